@@ -1,0 +1,6 @@
+//! The resource `WebhookSubscription`, its rules and conditions, and the words that all layers
+//! share (notification types, entity keys). No IO anywhere below this module.
+
+pub mod entity;
+
+pub use entity::{EntityKey, NotificationType, Operation};

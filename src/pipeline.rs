@@ -1,0 +1,1 @@
+//! From a mark to a committed event: what to read, how, and what the answer means.

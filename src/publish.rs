@@ -1,0 +1,1 @@
+//! From committed events to consumers: the feed and the sinks.

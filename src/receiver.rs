@@ -1,0 +1,1 @@
+//! The public endpoint: verifies, makes durable, answers.

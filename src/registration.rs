@@ -1,0 +1,1 @@
+//! Desired rules × observed rules → actions with reasons, and their execution. No Kubernetes.
