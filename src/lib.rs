@@ -5,7 +5,7 @@
 //! may name only modules to its right (`docs/architecture.md`; `tests/architecture.rs` enforces it):
 //!
 //! `main → cli → {receiver, simulator} → {registration, pipeline} → publish → state →
-//! {provider, settings} → api → admin → {secrets, clock, metrics, telemetry, shutdown}`
+//! {provider, settings} → api → admin → {secrets, clock, metrics, telemetry, shutdown, planted}`
 //!
 //! What never happens in any of them: a secret outside [`secrets`]' redacting types, an unverified
 //! body in a log line, metric label or the store, and a 200 to the provider before a notification
@@ -17,6 +17,7 @@ pub mod cli;
 pub mod clock;
 pub mod metrics;
 pub mod pipeline;
+pub mod planted;
 pub mod provider;
 pub mod publish;
 pub mod receiver;

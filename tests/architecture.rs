@@ -16,7 +16,14 @@ const LAYERS: &[&[&str]] = &[
     &["provider", "settings"],
     &["api"],
     &["admin"],
-    &["secrets", "clock", "metrics", "telemetry", "shutdown"],
+    &[
+        "secrets",
+        "clock",
+        "metrics",
+        "telemetry",
+        "shutdown",
+        "planted",
+    ],
 ];
 
 /// These never name Kubernetes: the data plane must not depend on it.
