@@ -2,5 +2,6 @@
 //! share (notification types, entity keys). No IO anywhere below this module.
 
 pub mod entity;
+pub mod v1alpha1;
 
 pub use entity::{EntityKey, NotificationType, Operation};

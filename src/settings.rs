@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{NotificationType, Operation};
 
+pub use crate::api::v1alpha1::{BackoffPolicy, SignatureScheme};
+
 /// Durations in the settings file are whole milliseconds.
 mod millis {
     use std::time::Duration;
@@ -86,20 +88,6 @@ pub struct NotificationSettings {
     pub operations: Vec<Operation>,
 }
 
-/// Which signature families are accepted.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
-)]
-pub enum SignatureScheme {
-    /// Both, told apart by length, until the first authentic HMAC-SHA256 forbids MD5 under a key.
-    #[default]
-    Auto,
-    /// HMAC-SHA256 only.
-    HmacSha256,
-    /// The older MD5 layouts only.
-    Md5,
-}
-
 /// `spec.signature`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -170,19 +158,6 @@ pub struct DeliverySettings {
     /// Limit of one attempt.
     #[serde(with = "millis")]
     pub timeout: Duration,
-}
-
-/// How the delay between attempts grows.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "camelCase")]
-pub enum BackoffPolicy {
-    /// `delay * 2^attempt`.
-    #[default]
-    Exponential,
-    /// `delay * attempt`.
-    Linear,
 }
 
 /// `spec.feed`.
