@@ -7,6 +7,8 @@
 //! credential outside a redacting type; a call without a timeout and a size cap; a provider's
 //! answer in an error text beyond status, error code and a short, cleaned first part.
 
+pub mod budget;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
