@@ -239,6 +239,16 @@ pub enum RegistryError {
     },
 }
 
+/// What the provider's `Date` header said, and our wall clock when it came: seconds are all that
+/// HTTP gives, so two clocks that agree may still differ here by a second and the answer's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerTime {
+    /// The provider's clock.
+    pub theirs: UnixMillis,
+    /// Ours, at the same answer.
+    pub ours: UnixMillis,
+}
+
 /// The Notification Registry.
 #[async_trait]
 pub trait Registry: Send + Sync + 'static {
@@ -250,4 +260,8 @@ pub trait Registry: Send + Sync + 'static {
     async fn update(&self, kind: NotificationType, body: &RuleBody) -> Result<Rule, RegistryError>;
     /// Deletes it; done as well when there was none.
     async fn delete(&self, kind: NotificationType) -> Result<(), RegistryError>;
+    /// The clocks at the newest answer; `None` before the first one, or when it had no `Date`.
+    fn server_time(&self) -> Option<ServerTime> {
+        None
+    }
 }
