@@ -28,6 +28,7 @@
 //! | `POST /control/burst` | many random changes: `{"count","kinds","keys","perSecond","notify"}`; answers when they are made |
 //! | `POST /control/notify` | a notification that nothing caused: `{"entity","operation","timestampOffsetS","wrongKey","scheme","fields","times"}` |
 //! | `GET /control/rules` | the rules by kind; `POST /control/rules/{kind}/rotate` gives one a new key |
+//! | `PUT /control/deliver-to` | `{"url"}`: sends every delivery to that base address from now on; `null`: to the rules' URLs |
 //! | `GET /control/requests?after=&limit=` | the requests it got, and their numbers |
 //! | `GET /control/deliveries?after=&limit=` | the notifications it made with each attempt, and their numbers |
 //! | `POST /control/deliveries/{id}/replay` | sends one again, byte for byte |
@@ -37,14 +38,11 @@
 //!
 //! `notify=false` is a change that nobody is told of.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use prometheus_client::metrics::counter::Counter;
-use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -52,10 +50,12 @@ use crate::metrics::Metrics;
 
 mod catalogue;
 mod control;
+mod core;
 mod derive;
 mod faults;
 mod http;
 mod kind;
+mod record;
 mod registry;
 mod reseller;
 mod sender;
@@ -66,12 +66,12 @@ pub use control::{Burst, Changed, Control, ControlError, Days, Notification};
 pub use faults::{Api, ErrorShape, FaultError, Faults, FilterScope, PostExisting, WhileDisabled};
 pub use http::{RequestCounts, RequestRecord};
 pub use kind::Kind;
-pub use sender::{Attempt, Delivery, DeliveryCounts, Origin, Outcome};
+pub use record::{Attempt, Delivery, DeliveryCounts, Origin, Outcome};
 pub use signing::{Scheme, sum};
 
-use catalogue::{CacheRules, Catalogue, Event, Shape};
-use registry::Rules;
-use sender::{Outgoing, Sender, SenderSettings, Signer};
+use self::core::Core;
+use catalogue::{Catalogue, Shape};
+use sender::{Sender, SenderMetrics, SenderSettings};
 
 /// Why a simulator cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -148,7 +148,7 @@ impl Default for Config {
             faults: Faults::default(),
             extra_ca: None,
             retry_delays: [5, 30, 120].map(Duration::from_secs).to_vec(),
-            delivery_timeout: Duration::from_secs(60),
+            delivery_timeout: Duration::from_mins(1),
             concurrency: 64,
             queue: 100_000,
             remembered: 10_000,
@@ -160,226 +160,6 @@ impl Default for Config {
 /// Milliseconds since the epoch, by the machine's clock.
 fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
-}
-
-/// What all parts of a simulator share.
-#[derive(Debug)]
-struct Core {
-    seed: u64,
-    base_url: String,
-    api_key: String,
-    api_secret: String,
-    deliver_to: Option<String>,
-    remembered: usize,
-    faults: ArcSwap<Faults>,
-    rng: Arc<Mutex<fastrand::Rng>>,
-    catalogue: Mutex<Catalogue>,
-    rules: Mutex<Rules>,
-    holds: Mutex<BTreeMap<String, Value>>,
-    requests: Mutex<http::RequestLog>,
-    sender: Arc<Sender>,
-    announced: Counter,
-}
-
-/// A panic while a lock was held is a failed test already; the data is still the best there is.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Core {
-    fn faults(&self) -> Arc<Faults> {
-        self.faults.load_full()
-    }
-
-    fn rng(&self) -> MutexGuard<'_, fastrand::Rng> {
-        lock(&self.rng)
-    }
-
-    fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
-        lock(&self.catalogue)
-    }
-
-    fn rules(&self) -> MutexGuard<'_, Rules> {
-        lock(&self.rules)
-    }
-
-    fn holds(&self) -> MutexGuard<'_, BTreeMap<String, Value>> {
-        lock(&self.holds)
-    }
-
-    fn requests(&self) -> MutexGuard<'_, http::RequestLog> {
-        lock(&self.requests)
-    }
-
-    /// True with a probability. Never draws when the answer is certain.
-    fn chance(&self, probability: f64) -> bool {
-        probability > 0.0 && (probability >= 1.0 || self.rng().f64() < probability)
-    }
-
-    /// A number from `low` to `high`; `low` when `high` is not above it.
-    fn between(&self, low: u64, high: u64) -> u64 {
-        if high > low {
-            self.rng().u64(low..=high)
-        } else {
-            low
-        }
-    }
-
-    fn pick(&self, from: &[u16]) -> Option<u16> {
-        self.rng().choice(from).copied()
-    }
-
-    /// A key or id that looks like the provider's.
-    fn new_key(&self) -> String {
-        uuid::Builder::from_random_bytes(self.rng().u128(..).to_be_bytes())
-            .into_uuid()
-            .to_string()
-    }
-
-    fn cache_rules(&self, faults: &Faults) -> CacheRules {
-        let millis = |value: u64| i64::try_from(value).unwrap_or(i64::MAX / 4);
-        CacheRules {
-            max_age_ms: millis(faults.cache_max_age_ms),
-            fill_ms: millis(faults.cache_fill_ms),
-            reload_on_change: faults.cache_reload,
-            times_ms: faults.cache_times_ms,
-        }
-    }
-
-    /// Where a delivery for a rule really goes.
-    fn target(&self, rule_url: &str) -> Arc<str> {
-        let Some(base) = &self.deliver_to else {
-            return rule_url.into();
-        };
-        match reqwest::Url::parse(rule_url) {
-            Ok(url) => {
-                let query = url.query().map_or_else(String::new, |q| format!("?{q}"));
-                format!("{base}{}{query}", url.path()).into()
-            }
-            // The registry let in what parses only.
-            Err(_) => rule_url.into(),
-        }
-    }
-
-    /// The fields of a notification without its signature.
-    fn payload(&self, event: &Event, faults: &Faults) -> Map<String, Value> {
-        let mut fields = Map::new();
-        let mut put = |name: &str, value: Option<&String>| {
-            if let Some(value) = value {
-                fields.insert(name.to_owned(), value.clone().into());
-            }
-        };
-        put("bookingID", event.booking.as_ref());
-        if event.kind != Kind::Booking || faults.booking_parents {
-            put("supplierID", event.supplier.as_ref());
-            put("productID", event.product.as_ref());
-        }
-        if event.kind.id_count() == 3 {
-            put("rateID", event.rates.first());
-        }
-        let always = matches!(
-            event.kind,
-            Kind::ChannelBinding | Kind::Supplier | Kind::Product | Kind::Rate
-        );
-        if always || faults.operation_everywhere {
-            fields.insert("operation".to_owned(), event.operation.into());
-        }
-        if let Some((first, last)) = event.days.filter(|_| faults.date_range) {
-            let midnight = |day: i32| derive::rfc3339(i64::from(day) * 86_400_000, false);
-            fields.insert("start".to_owned(), midnight(first).into());
-            fields.insert("end".to_owned(), midnight(last + 1).into());
-        }
-        fields
-    }
-
-    /// Tells the channel of events, as far as its rules ask for them. The deliveries' ids.
-    fn announce_all(&self, events: impl IntoIterator<Item = Event>) -> Vec<u64> {
-        events
-            .into_iter()
-            .filter_map(|event| self.announce(event))
-            .collect()
-    }
-
-    fn announce(&self, event: Event) -> Option<u64> {
-        let faults = self.faults();
-        let (url, key) = {
-            let mut rules = self.rules();
-            let rule = rules.rules.get(&event.kind);
-            match rule.filter(|rule| rule.asks_for(&event, &faults)) {
-                None => {
-                    drop(rules);
-                    self.sender.count_unasked();
-                    return None;
-                }
-                Some(rule) if rule.disabled => {
-                    // Bounded like the sending queue would be.
-                    if faults.while_disabled == WhileDisabled::Queue
-                        && rules.held.len() < self.remembered
-                    {
-                        rules.held.push(event);
-                    } else {
-                        drop(rules);
-                        self.sender.count_unasked();
-                    }
-                    return None;
-                }
-                Some(rule) => (rule.url.clone(), rule.key.clone()),
-            }
-        };
-        self.announced.inc();
-        let key = if self.chance(faults.wrong_signature) {
-            self.new_key()
-        } else {
-            key
-        };
-        let outgoing = Outgoing {
-            kind: event.kind,
-            entity: event.key(),
-            url: self.target(&url),
-            fields: Arc::new(self.payload(&event, &faults)),
-            signer: Signer {
-                scheme: faults.sign,
-                key,
-                skew_s: faults.timestamp_skew_s,
-            },
-            anew: faults.sign_retry_anew,
-            retry_network: faults.retry_network_errors,
-            origin: Origin::Change,
-        };
-        if self.chance(faults.drop) {
-            return Some(self.sender.post_dropped(outgoing));
-        }
-        let id = self.sender.post(outgoing, self.delay(&faults));
-        if self.chance(faults.duplicate) {
-            self.sender.repeat(id, self.delay(&faults));
-        }
-        if self.chance(faults.replay) {
-            let pick = self.rng().u64(..);
-            self.sender.repeat_any(pick);
-        }
-        Some(id)
-    }
-
-    fn delay(&self, faults: &Faults) -> Duration {
-        let mut millis = self.between(faults.delay_min_ms, faults.delay_max_ms);
-        if self.chance(faults.reorder) {
-            millis += self.between(0, faults.reorder_ms);
-        }
-        Duration::from_millis(millis)
-    }
-
-    /// Sends what waited for a rule to be enabled.
-    fn release_held(&self, kind: Kind) {
-        let waiting: Vec<Event> = {
-            let mut rules = self.rules();
-            let (now, later) = std::mem::take(&mut rules.held)
-                .into_iter()
-                .partition(|event| event.kind == kind);
-            rules.held = later;
-            now
-        };
-        self.announce_all(waiting);
-    }
 }
 
 /// A running simulated provider. Dropping it ends it at once; [`Simulator::stop`] waits.
@@ -397,6 +177,10 @@ impl Simulator {
     ///
     /// # Errors
     /// The address cannot be bound, `deliver_to` is no address, or the extra CA is no certificate.
+    #[allow(
+        clippy::unused_async,
+        reason = "it needs a runtime, which only an async function promises"
+    )]
     pub async fn start(config: Config) -> Result<Self, Error> {
         // An error means that there is one already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -415,17 +199,11 @@ impl Simulator {
                 queue: config.queue,
                 remembered: config.remembered,
             },
+            SenderMetrics::new(&config.metrics),
+            deliver_to,
             client(&config).map_err(Error::Sender)?,
             Arc::clone(&rng),
         ));
-        let announced = Counter::default();
-        config.metrics.register(|registry| {
-            registry.register(
-                "simulator_notifications",
-                "Notifications that changes led to, repeats not included",
-                announced.clone(),
-            );
-        });
         let shape = Shape {
             suppliers: config.suppliers,
             products: config.products,
@@ -437,7 +215,6 @@ impl Simulator {
             base_url: format!("http://{address}"),
             api_key: config.api_key.clone(),
             api_secret: config.api_secret.clone(),
-            deliver_to,
             remembered: config.remembered.max(1),
             faults: ArcSwap::from_pointee(config.faults.clone()),
             rng,
@@ -446,7 +223,6 @@ impl Simulator {
             holds: Mutex::default(),
             requests: Mutex::default(),
             sender: Arc::clone(&sender),
-            announced,
         });
         let token = CancellationToken::new();
         let handle = axum_server::Handle::new();
@@ -529,6 +305,7 @@ impl Drop for Simulator {
     }
 }
 
+/// Checks a base address and takes the slash off its end.
 fn base_address(text: String) -> Result<String, Error> {
     let fits = reqwest::Url::parse(&text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.has_host()

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::derive;
 
 mod alter;
+mod days;
 mod render;
 
 pub use alter::AlterError;
@@ -218,8 +219,11 @@ impl Catalogue {
             this.suppliers
                 .insert(derive::uuid(seed, &format!("s{s}")), supplier);
         }
+        let rates = this.bookable();
         for _ in 0..shape.bookings {
-            this.seed_booking(now_ms);
+            if let Some(items) = this.some_items(&rates, now_ms) {
+                this.add_booking(None, items, Map::new(), now_ms);
+            }
         }
         this
     }
@@ -230,24 +234,29 @@ impl Catalogue {
         derive::uuid(self.seed, &format!("{what}#{}", self.made))
     }
 
-    /// A booking of some bound rate, spread over the catalogue.
-    fn seed_booking(&mut self, now_ms: i64) -> Option<String> {
-        let pick = derive::mix(self.seed, "booking", self.made);
-        let mut rates: Vec<[&str; 3]> = Vec::new();
+    /// Supplier, product and id of each rate that the channel can see.
+    fn bookable(&self) -> Vec<[String; 3]> {
+        let mut rates = Vec::new();
         for (s, supplier) in &self.suppliers {
             for (p, product) in supplier.products.iter().filter(|(_, p)| p.bound) {
-                rates.extend(product.rates.keys().map(|r| [s.as_str(), p, r]));
+                let bound = product.rates.iter().filter(|(_, rate)| rate.bound);
+                rates.extend(bound.map(|(r, _)| [s.clone(), p.clone(), r.clone()]));
             }
         }
-        let [s, p, r] = *rates.get(pick as usize % rates.len().max(1))?;
-        let day = derive::day_of(now_ms) + 1 + (pick >> 32) as i32 % 60;
-        let items = json!([{
+        rates
+    }
+
+    /// The items of a made-up booking, of one of `rates`.
+    fn some_items(&self, rates: &[[String; 3]], now_ms: i64) -> Option<Value> {
+        let pick = derive::mix(self.seed, "booking", self.made + self.bookings.len() as u64);
+        let [s, p, r] = rates.get(pick as usize % rates.len().max(1))?;
+        let day = derive::day_of(now_ms) + 1 + ((pick >> 32) % 60) as i32;
+        Some(json!([{
             "supplierId": s, "productId": p, "rateId": r,
             "priceId": format!("{r}-ADULT"),
             "startTime": format!("{}T08:00:00Z", derive::date(day)?),
             "quantity": 1 + pick % 4,
-        }]);
-        Some(self.add_booking(None, items, Map::new(), now_ms))
+        }]))
     }
 
     /// Stores a booking; `items` are as the caller gave them.

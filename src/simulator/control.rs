@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::catalogue::{AlterError, Catalogue, Event, Shape, Window};
+use super::core::{Core, cache_rules, payload};
 use super::faults::{FaultError, Faults};
 use super::http::{RequestCounts, RequestRecord};
 use super::kind::{Key, Kind};
-use super::sender::{Delivery, DeliveryCounts, Origin, Outgoing, Signer};
+use super::record::{Delivery, DeliveryCounts, Origin};
+use super::sender::{Outgoing, Signer};
 use super::signing::Scheme;
-use super::{Core, derive, now_ms};
+use super::{derive, now_ms};
 
 pub(super) mod http;
 
@@ -166,6 +168,18 @@ impl Control {
         Ok(merged)
     }
 
+    /// From the next attempt on, every delivery goes to this base address and the path of its
+    /// rule's URL; `None`: to the rule's URL.
+    ///
+    /// # Errors
+    /// It is no http or https address.
+    pub fn deliver_to(&self, base: Option<String>) -> Result<(), ControlError> {
+        let base = base.map(super::base_address).transpose();
+        let base = base.map_err(|error| ControlError::Request(error.to_string()))?;
+        self.core.sender.set_deliver_to(base);
+        Ok(())
+    }
+
     /// Replaces the catalogue by a new one, without a notification. `shape` gives the numbers of
     /// suppliers, products of each, rates of each product, and bookings.
     pub fn reseed(&self, seed: u64, [suppliers, products, rates, bookings]: [usize; 4]) {
@@ -241,7 +255,7 @@ impl Control {
     ) -> Result<Changed, ControlError> {
         let parsed = parse(key)?;
         let faults = self.core.faults();
-        let cache = self.core.cache_rules(&faults);
+        let cache = cache_rules(&faults);
         let mut rng = self.core.rng().fork();
         let events = self
             .core
@@ -256,7 +270,7 @@ impl Control {
     /// It does not exist.
     pub fn remove(&self, key: &str, notify: bool) -> Result<Changed, ControlError> {
         let parsed = parse(key)?;
-        let cache = self.core.cache_rules(&self.core.faults());
+        let cache = cache_rules(&self.core.faults());
         let events = self.core.catalogue().remove(&parsed, cache, now_ms())?;
         Ok(self.announce(key, events, notify))
     }
@@ -327,7 +341,7 @@ impl Control {
             .get(&key.kind)
             .cloned()
             .ok_or(ControlError::NoRule(key.kind.name()))?;
-        let mut fields = self.core.payload(&event, &faults);
+        let mut fields = payload(&event, &faults);
         if let Some(operation) = &wanted.operation {
             fields.insert("operation".to_owned(), operation.clone().into());
         }
@@ -335,7 +349,7 @@ impl Control {
         let outgoing = Outgoing {
             kind: key.kind,
             entity: wanted.entity.clone(),
-            url: self.core.target(&rule.url),
+            url: rule.url.into(),
             fields: Arc::new(fields),
             signer: Signer {
                 scheme: wanted.scheme.unwrap_or(faults.sign),

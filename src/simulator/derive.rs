@@ -39,7 +39,7 @@ pub(super) fn date(day: i32) -> Option<Date> {
 
 /// A calendar date as days since 1970-01-01.
 pub(super) fn day(date: Date) -> Option<i32> {
-    i32::try_from(Date::constant(1970, 1, 1).until(date).ok()?.get_days()).ok()
+    Some(Date::constant(1970, 1, 1).until(date).ok()?.get_days())
 }
 
 /// The day of an instant in milliseconds.

@@ -18,8 +18,9 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::core::Core;
 use super::faults::{Api, ErrorShape, Faults};
-use super::{Core, control, now_ms, registry, reseller};
+use super::{control, now_ms, registry, reseller};
 
 /// Bodies above this are refused with 413.
 const BODY_LIMIT: usize = 1024 * 1024;

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::catalogue::Event;
+use super::core::Core;
 use super::faults::{Api, Faults, FilterScope, PostExisting};
 use super::http::{Answer, Call};
 use super::kind::Kind;
-use super::{Core, derive, now_ms};
+use super::{derive, now_ms};
 
 #[derive(Debug, Clone)]
 pub(super) struct Rule {
@@ -204,9 +205,8 @@ fn read(core: &Core, call: &Call, kind: Kind, faults: &Faults) -> Result<Wanted,
             return Err(bad(format!("`{name}` is read-only")));
         }
     }
-    let url = match body.remove("url") {
-        Some(Value::String(url)) => url,
-        _ => return Err(bad("`url` is missing or no text".to_owned())),
+    let Some(Value::String(url)) = body.remove("url") else {
+        return Err(bad("`url` is missing or no text".to_owned()));
     };
     check_url(core, kind, &url, faults).map_err(bad)?;
     let disabled = match body.remove("disabled") {

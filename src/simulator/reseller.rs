@@ -6,9 +6,10 @@
 use serde_json::{Map, Value, json};
 
 use super::catalogue::{View, Window};
+use super::core::{Core, cache_rules};
 use super::faults::{Api, Faults};
 use super::http::{Answer, Call, Query};
-use super::{Core, derive, now_ms};
+use super::{derive, now_ms};
 
 /// Milliseconds that availability claims to be good for when there is no cache.
 const DEFAULT_EXPIRY_MS: i64 = 300_000;
@@ -38,11 +39,9 @@ fn respond(core: &Core, call: &Call, v12: bool, segments: &[&str]) -> Result<Ans
         (
             _,
             ["suppliers", ..]
-            | ["bookings"]
-            | ["bookings", _]
-            | ["bookings", "cancel", _]
-            | ["holds"]
-            | ["holds", _],
+            | ["bookings" | "holds"]
+            | ["bookings" | "holds", _]
+            | ["bookings", "cancel", _],
         ) => Err(Answer::error(405, "this path does not take this method")),
         _ => Err(Answer::error(404, "no such path")),
     }
@@ -52,14 +51,14 @@ fn catalogue(core: &Core, call: &Call, v12: bool, segments: &[&str]) -> Result<A
     match segments {
         ["suppliers"] => {
             let mut query = Query::of(call)?;
-            let (partner, code) = (query.take("partner_id"), query.take("code"));
+            let (partner, wanted) = (query.take("partner_id"), query.take("code"));
             let view = view(core, &mut query, v12)?;
             query.finish()?;
             let matches = |supplier: &Value| {
-                let is = |name: &str, wanted: Option<&str>| {
-                    wanted.is_none_or(|wanted| supplier[name] == wanted)
+                let is = |name: &str, value: Option<&str>| {
+                    value.is_none_or(|value| supplier[name] == value)
                 };
-                is("partnerId", partner) && is("code", code)
+                is("partnerId", partner) && is("code", wanted)
             };
             let mut found = core.catalogue().suppliers_json(view);
             found.retain(matches);
@@ -110,9 +109,8 @@ fn view(core: &Core, query: &mut Query<'_>, v12: bool) -> Result<View, Answer> {
     let faults = core.faults();
     let asked = if v12 { None } else { query.take("content") };
     let content = match asked {
-        None => false,
+        None | Some("false") => false,
         Some("true") => true,
-        Some("false") => false,
         Some(_) => return Err(Answer::error(400, "`content` is true or false")),
     };
     let stale = core.chance(faults.stale);
@@ -173,7 +171,7 @@ fn availabilities(core: &Core, call: &Call, [s, p]: [&str; 2]) -> Result<Answer,
     }
     let faults = core.faults();
     let slow = core.chance(faults.cache_slow);
-    let rules = core.cache_rules(&faults);
+    let rules = cache_rules(&faults);
     let now = now_ms();
     let mut catalogue = core.catalogue();
     let rates = catalogue
@@ -215,7 +213,7 @@ fn availability(core: &Core, call: &Call, [s, p]: [&str; 2]) -> Result<Answer, A
     query.finish()?;
     let faults = core.faults();
     let slow = core.chance(faults.cache_slow);
-    let rules = core.cache_rules(&faults);
+    let rules = cache_rules(&faults);
     let mut catalogue = core.catalogue();
     let rates = catalogue
         .rate_ids(s, p, Some(rate))
@@ -329,8 +327,8 @@ fn held(core: &Core, call: &Call, id: &str) -> Result<Answer, Answer> {
 fn book(core: &Core, call: &Call) -> Result<Answer, Answer> {
     no_query(call)?;
     let mut wanted = object(&call.object()?, "booking")?;
-    let hold = wanted.get("holdId").and_then(Value::as_str);
-    if let Some(hold) = hold {
+    let items = items(core, &wanted)?;
+    if let Some(hold) = wanted.get("holdId").and_then(Value::as_str) {
         let mut holds = core.holds();
         let hold = holds
             .get_mut(hold)
@@ -338,7 +336,6 @@ fn book(core: &Core, call: &Call) -> Result<Answer, Answer> {
             .ok_or_else(|| Answer::error(409, "the hold is not open"))?;
         hold["status"] = Value::from("BOOKED");
     }
-    let items = items(core, &wanted)?;
     for name in ["items", "id", "version", "status"] {
         wanted.remove(name);
     }

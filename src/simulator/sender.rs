@@ -6,11 +6,14 @@
 //! followed (provider reference, webhooks page). Never here: which notifications exist.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -19,122 +22,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::kind::Kind;
 use super::now_ms;
+use super::record::{Attempt, Delivery, DeliveryCounts, Origin, Outcome};
 use super::signing::{self, Scheme};
+use crate::metrics::{Metrics, seconds_histogram};
 
 /// The statuses after which the provider tries again.
 pub(super) const RETRIED: [u16; 6] = [408, 425, 429, 502, 503, 504];
-
-/// How far a notification got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// It waits for its time, for an attempt or for an answer.
-    Pending,
-    /// It was answered 200.
-    Delivered,
-    /// It was answered something else that is not retried.
-    Refused,
-    /// It was answered a retried status each time.
-    GaveUp,
-    /// The connection failed or timed out, and that is not retried.
-    Lost,
-    /// A fault dropped it, or the queue was full; it was never sent.
-    Dropped,
-}
-
-/// Why a notification exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Origin {
-    /// Something changed.
-    Change,
-    /// A fault sent it twice, or replayed it; `of` names the first one.
-    Repeat {
-        /// The delivery that it repeats.
-        of: u64,
-    },
-    /// The control API asked for it.
-    Control,
-}
-
-/// One try at sending a notification.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Attempt {
-    /// When it began, Unix milliseconds.
-    pub at_ms: i64,
-    /// The status of the answer, if there was one.
-    pub status: Option<u16>,
-    /// Why there was none: `timeout`, `connect` or `network`.
-    pub error: Option<&'static str>,
-    /// How long the answer took, in milliseconds.
-    pub latency_ms: f64,
-}
-
-/// One notification and all that happened to it.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Delivery {
-    /// Counts up from 1.
-    pub id: u64,
-    /// The rule that it belongs to.
-    pub kind: Kind,
-    /// The key of the entity that it names.
-    pub entity: String,
-    /// Where it was sent.
-    #[serde(serialize_with = "as_text")]
-    pub url: Arc<str>,
-    /// When it was made, Unix milliseconds.
-    pub created_ms: i64,
-    /// The body of the last attempt, or of the first if there was none yet.
-    #[serde(serialize_with = "as_text")]
-    pub body: Arc<str>,
-    /// Why it exists.
-    pub origin: Origin,
-    /// Every attempt so far.
-    pub attempts: Vec<Attempt>,
-    /// How far it got.
-    pub outcome: Outcome,
-}
-
-/// serde knows shared text only with a feature that nothing else needs.
-fn as_text<S: serde::Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(text)
-}
-
-/// Numbers over all notifications since the start, also of those no longer remembered.
-#[derive(Debug, Clone, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DeliveryCounts {
-    /// Notifications made, repeats included.
-    pub made: u64,
-    /// Repeats among them.
-    pub repeats: u64,
-    /// Not settled yet.
-    pub pending: u64,
-    /// Answered 200.
-    pub delivered: u64,
-    /// Answered something that is not retried.
-    pub refused: u64,
-    /// All attempts answered a retried status.
-    pub gave_up: u64,
-    /// Connection failed or timed out.
-    pub lost: u64,
-    /// Never sent: a fault, or a full queue.
-    pub dropped: u64,
-    /// Changes that no rule asked for: no rule, disabled, other operation, filtered out.
-    pub unasked: u64,
-    /// Attempts.
-    pub attempts: u64,
-    /// Answers by status.
-    pub statuses: BTreeMap<u16, u64>,
-    /// Failed attempts without an answer, by class.
-    pub errors: BTreeMap<&'static str, u64>,
-    /// Sum of the latencies of all attempts, in milliseconds.
-    pub latency_ms_sum: f64,
-    /// The longest latency, in milliseconds.
-    pub latency_ms_max: f64,
-}
 
 /// With what a notification is signed.
 #[derive(Debug, Clone)]
@@ -225,10 +118,58 @@ pub(super) struct SenderSettings {
     pub(super) remembered: usize,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+/// Attempts by result, and how long they took.
+#[derive(Debug)]
+pub(super) struct SenderMetrics {
+    attempts: Family<ResultLabel, Counter>,
+    seconds: Histogram,
+}
+
+impl SenderMetrics {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        let this = Self {
+            attempts: Family::default(),
+            seconds: seconds_histogram(),
+        };
+        metrics.register(|registry| {
+            registry.register(
+                "simulator_attempts",
+                "Attempts of the simulated provider to deliver a notification",
+                this.attempts.clone(),
+            );
+            registry.register(
+                "simulator_attempt_seconds",
+                "How long the receiver took to answer an attempt",
+                this.seconds.clone(),
+            );
+        });
+        this
+    }
+
+    fn observe(&self, attempt: &Attempt) {
+        let result = match attempt.status {
+            Some(200) => "accepted",
+            Some(status) if RETRIED.contains(&status) => "retriable",
+            Some(_) => "refused",
+            None => "no_answer",
+        };
+        self.attempts.get_or_create(&ResultLabel { result }).inc();
+        self.seconds.observe(attempt.latency_ms / 1000.0);
+    }
+}
+
 /// The queue and its records.
 #[derive(Debug)]
 pub(super) struct Sender {
     settings: SenderSettings,
+    metrics: SenderMetrics,
+    /// Where everything goes whatever the host in the rule's URL.
+    deliver_to: Mutex<Option<String>>,
     client: reqwest::Client,
     rng: Arc<Mutex<fastrand::Rng>>,
     state: Mutex<State>,
@@ -239,11 +180,15 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) fn new(
         settings: SenderSettings,
+        metrics: SenderMetrics,
+        deliver_to: Option<String>,
         client: reqwest::Client,
         rng: Arc<Mutex<fastrand::Rng>>,
     ) -> Self {
         Self {
             settings,
+            metrics,
+            deliver_to: Mutex::new(deliver_to),
             client,
             rng,
             state: Mutex::default(),
@@ -254,6 +199,29 @@ impl Sender {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From the next attempt on, everything goes to another base address.
+    pub(super) fn set_deliver_to(&self, base: Option<String>) {
+        *self
+            .deliver_to
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = base;
+    }
+
+    /// Where an attempt for a rule really goes: the path is always the rule's.
+    fn target(&self, rule_url: &str) -> String {
+        let base = self
+            .deliver_to
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match (base.as_deref(), reqwest::Url::parse(rule_url)) {
+            (Some(base), Ok(url)) => {
+                let query = url.query().map_or_else(String::new, |q| format!("?{q}"));
+                format!("{base}{}{query}", url.path())
+            }
+            _ => rule_url.to_owned(),
+        }
     }
 
     fn token(&self) -> String {
@@ -431,7 +399,7 @@ impl Sender {
         let begun = Instant::now();
         let sent = self
             .client
-            .post(&*item.outgoing.url)
+            .post(self.target(&item.outgoing.url))
             .header("content-type", "application/json")
             .body(item.body.to_string())
             .send()
@@ -448,6 +416,7 @@ impl Sender {
             error,
             latency_ms: begun.elapsed().as_secs_f64() * 1000.0,
         };
+        self.metrics.observe(&attempt);
         self.after(item, attempt);
     }
 

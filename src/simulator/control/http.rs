@@ -1,16 +1,16 @@
 //! The control API over HTTP; the routes are documented in the simulator's own module.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::{Burst, Control, ControlError, Days, Notification};
-use crate::simulator::Core;
+use crate::simulator::core::Core;
 use crate::simulator::faults::Faults;
 use crate::simulator::http::{Answer, Call, Query};
 use crate::simulator::kind::Kind;
-use std::sync::Arc;
 
 /// Days of availability and prices when the caller names none.
 const DEFAULT_DAYS: u32 = 90;
@@ -115,6 +115,11 @@ async fn respond(control: &Control, call: &Call, path: &[&str]) -> Result<Answer
                 &json!({ "deliveries": control.notify(&notification)? }),
             )
         }
+        ("PUT", ["deliver-to"]) => {
+            let wanted: DeliverTo = body(call)?;
+            control.deliver_to(wanted.url)?;
+            ok(query, &json!({}))
+        }
         ("GET", ["rules"]) => {
             let rules: Map<String, Value> = control
                 .rules()
@@ -179,6 +184,12 @@ struct Reseed {
     rates: usize,
     #[serde(default)]
     bookings: usize,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeliverTo {
+    url: Option<String>,
 }
 
 fn entity(

@@ -279,13 +279,11 @@ async fn faults_of_the_sender() {
     assert_ne!(new, key);
     assert!(authentic(&change().await[0].body, &new));
     let last = control.delivery_counts().made;
+    let sent = control.deliveries(last - 1, 1)[0].body.to_string();
     hook.answer(&[]);
     control.replay(last).unwrap();
     assert!(control.idle(WAIT).await);
-    assert_eq!(
-        hook.got()[0].body.to_string(),
-        hook.got()[0].body.to_string()
-    );
+    assert_eq!(hook.got()[0].body.to_string(), sent);
     assert!(control.replay(1_000_000).is_err());
 
     provider.fault(&["reorder=0.5", "reorder-ms=40"]);
@@ -339,4 +337,76 @@ async fn a_slow_receiver_times_out() {
     assert_eq!(record.attempts[0].error, Some("timeout"));
     assert_eq!(record.outcome, Outcome::Lost);
     drop(listener);
+}
+
+#[tokio::test]
+async fn deliveries_over_tls_trust_the_extra_ca_only() {
+    let issued = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (cert, key) = (issued.cert.pem(), issued.signing_key.serialize_pem());
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let tls = axum_server::tls_rustls::RustlsConfig::from_pem(cert.clone().into(), key.into())
+        .await
+        .unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let app = axum::Router::new().fallback(async || "");
+    let server = axum_server::from_tcp_rustls(listener, tls).unwrap();
+    tokio::spawn(async move { server.serve(app.into_make_service()).await });
+    for (extra_ca, outcome) in [
+        (Some(cert.into_bytes()), Outcome::Delivered),
+        (None, Outcome::Lost),
+    ] {
+        let provider = Provider::start(Config {
+            extra_ca,
+            ..config()
+        })
+        .await;
+        let rule = json!({ "url": format!("https://localhost:{port}/in"), "config": {} });
+        provider
+            .call(Method::POST, "/registry/v1/bookings", Some(rule))
+            .await;
+        provider
+            .control()
+            .notify(&notification("booking/b"))
+            .unwrap();
+        assert!(provider.control().idle(WAIT).await);
+        assert_eq!(provider.control().deliveries(0, 1)[0].outcome, outcome);
+    }
+}
+
+#[tokio::test]
+async fn the_target_can_move_and_a_full_queue_drops() {
+    let (provider, hook) = delivering().await;
+    provider.rule("bookings", json!({})).await;
+    let control = provider.control();
+    let other = Hook::start().await;
+    control
+        .deliver_to(Some(format!("{}/", other.base())))
+        .unwrap();
+    control.notify(&notification("booking/b")).unwrap();
+    assert!(control.idle(WAIT).await);
+    assert_eq!((hook.got().len(), other.got().len()), (0, 1));
+    assert_eq!(other.got()[0].path, "/in/bookings");
+    assert!(control.deliver_to(Some("nowhere".to_owned())).is_err());
+
+    let provider = Provider::start(Config {
+        deliver_to: Some(hook.base()),
+        queue: 3,
+        remembered: 4,
+        ..config()
+    })
+    .await;
+    provider.rule("bookings", json!({})).await;
+    let control = provider.control();
+    let mut many = notification("booking/b");
+    many.times = 10;
+    control.notify(&many).unwrap();
+    assert!(control.idle(WAIT).await);
+    let counts = control.delivery_counts();
+    assert_eq!((counts.made, counts.delivered, counts.dropped), (10, 3, 7));
+    assert_eq!(
+        control.deliveries(0, 100).len(),
+        4,
+        "the rest is forgotten, not the numbers"
+    );
 }
