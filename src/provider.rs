@@ -7,7 +7,15 @@
 //! credential outside a redacting type; a call without a timeout and a size cap; a provider's
 //! answer in an error text beyond status, error code and a short, cleaned first part.
 
+pub mod base;
 pub mod budget;
+pub mod client;
+pub mod credentials;
+pub mod registry;
+pub mod reseller;
+mod retry;
+mod room;
+mod wire;
 
 use std::time::Duration;
 
