@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{NotificationType, Operation};
 
+mod convert;
+
 pub use crate::api::v1alpha1::{BackoffPolicy, SignatureScheme};
+pub use convert::Resolved;
 
 /// Durations in the settings file are whole milliseconds.
 mod millis {
