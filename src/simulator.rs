@@ -283,6 +283,31 @@ impl Simulator {
         }
     }
 
+    /// Runs until `token` is cancelled, then stops: for a process's supervisor.
+    ///
+    /// # Errors
+    /// Serving or sending ended by itself.
+    pub async fn run(mut self, token: CancellationToken) -> Result<(), String> {
+        let ended = {
+            let tasks = futures_util::future::select_all(self.tasks.iter_mut());
+            tokio::select! {
+                () = token.cancelled() => None,
+                (result, index, _) = tasks => Some((result, index)),
+            }
+        };
+        let Some((result, index)) = ended else {
+            self.stop().await;
+            return Ok(());
+        };
+        // A task that has ended cannot be waited for again.
+        drop(self.tasks.remove(index));
+        self.stop().await;
+        Err(match result {
+            Ok(()) => "the simulated provider ended by itself".to_owned(),
+            Err(error) => format!("the simulated provider failed: {error}"),
+        })
+    }
+
     /// Stops sending and serving, and waits until both have ended; a second for open connections.
     pub async fn stop(mut self) {
         self.token.cancel();

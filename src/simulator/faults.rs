@@ -159,6 +159,10 @@ faults! {
     html: f64 = 0.0,
     /// Probability that an answer is cut in the middle of its body.
     cut: f64 = 0.0,
+    /// Probability that the connection ends without an answer.
+    abort: f64 = 0.0,
+    /// Pause in the middle of each answer's body, in milliseconds.
+    body_pause_ms: u64 = 0,
     /// Probability that an answer is a JSON body of `huge-bytes`.
     huge: f64 = 0.0,
     /// Size of a huge answer in bytes.
@@ -169,7 +173,10 @@ faults! {
     /// Probability that the reservation system is slow when the cache is too old: the stale
     /// answer is returned (an empty one if nothing is cached) and the cache is filled later.
     cache_slow: f64 = 0.0,
-    /// How much later, in milliseconds.
+    /// How long such an answer waits for the reservation system in vain, in milliseconds; the
+    /// provider waits 2000 to 3000.
+    cache_wait_ms: u64 = 0,
+    /// How much after the call the cache is filled, in milliseconds.
     cache_fill_ms: u64 = 3000,
     /// Whether a change of availability reloads the cache before it is notified.
     cache_reload: bool = false,
@@ -309,6 +316,7 @@ impl Faults {
             ("hang", self.hang),
             ("html", self.html),
             ("cut", self.cut),
+            ("abort", self.abort),
             ("huge", self.huge),
             ("cache-slow", self.cache_slow),
             ("stale", self.stale),

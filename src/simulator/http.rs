@@ -14,7 +14,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -50,6 +50,8 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
     pub(super) content_type: &'static str,
     pub(super) headers: Vec<(&'static str, String)>,
+    /// It is given this much later, in milliseconds.
+    pub(super) wait_ms: u64,
 }
 
 impl Answer {
@@ -59,6 +61,7 @@ impl Answer {
             body: body.to_string().into(),
             content_type: "application/json; charset=utf-8",
             headers: Vec::new(),
+            wait_ms: 0,
         }
     }
 
@@ -171,6 +174,8 @@ pub struct RequestRecord {
     pub body: String,
     /// The answer's status.
     pub status: u16,
+    /// The fault that was done to it: `rate-limit`, `fail`, `html`, `huge`, `cut`, `abort`.
+    pub fault: Option<&'static str>,
     /// How long the answer took, in milliseconds.
     pub latency_ms: f64,
 }
@@ -222,24 +227,25 @@ async fn serve(State(core): State<Arc<Core>>, request: Request) -> Response {
     if concerned {
         core.sleep_latency(&faults).await;
     }
-    let early = concerned
-        .then(|| core.fault_answer(&faults, at_ms))
-        .flatten();
-    let answer = early.unwrap_or_else(|| {
-        let answer = match segments.as_slice() {
-            ["registry", "v1", rest @ ..] => registry::answer(&core, &call, rest),
-            [version @ ("v1.2" | "v1.3"), rest @ ..] => {
-                reseller::answer(&core, &call, *version == "v1.2", rest)
-            }
-            _ => Answer::error(404, "no such path"),
-        };
-        if api == Api::Registry {
-            reshape(answer, faults.registry_errors)
-        } else {
-            answer
-        }
-    });
-    let record = RequestRecord {
+    let early = if concerned {
+        core.fault_answer(&faults, at_ms)
+    } else {
+        None
+    };
+    let (answer, mut fault) = match early {
+        Some((answer, fault)) => (answer, Some(fault)),
+        None => (dispatch(&core, &call, &faults, &segments), None),
+    };
+    if answer.wait_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(answer.wait_ms)).await;
+    }
+    let broken = if concerned {
+        core.breakage(&faults)
+    } else {
+        None
+    };
+    fault = broken.map(|(name, _)| name).or(fault);
+    core.remember(RequestRecord {
         id: 0,
         at_ms,
         api: name,
@@ -250,16 +256,36 @@ async fn serve(State(core): State<Arc<Core>>, request: Request) -> Response {
         body: String::from_utf8_lossy(&call.body[..call.body.len().min(BODY_REMEMBERED)])
             .into_owned(),
         status: answer.status,
+        fault,
         latency_ms: begun.elapsed().as_secs_f64() * 1000.0,
-    };
-    core.remember(record);
-    if concerned && core.chance(faults.huge) {
-        return huge(faults.huge_bytes);
+    });
+    match broken {
+        Some((_, Breakage::Huge(size))) => huge(size),
+        Some((_, Breakage::Cut)) => cut(answer),
+        Some((_, Breakage::Abort)) => abort(answer),
+        None if concerned && faults.body_pause_ms > 0 => paused(answer, faults.body_pause_ms),
+        None => plain(answer),
     }
-    if concerned && core.chance(faults.cut) {
-        return cut(answer);
+}
+
+/// What can be wrong with how an answer is sent.
+#[derive(Debug, Clone, Copy)]
+enum Breakage {
+    Huge(u64),
+    Cut,
+    Abort,
+}
+
+fn dispatch(core: &Core, call: &Call, faults: &Faults, segments: &[&str]) -> Answer {
+    match segments {
+        ["registry", "v1", rest @ ..] => {
+            reshape(registry::answer(core, call, rest), faults.registry_errors)
+        }
+        [version @ ("v1.2" | "v1.3"), rest @ ..] => {
+            reseller::answer(core, call, *version == "v1.2", rest)
+        }
+        _ => Answer::error(404, "no such path"),
     }
-    plain(answer)
 }
 
 fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
@@ -368,24 +394,41 @@ impl Core {
     }
 
     /// An answer that a fault gives instead of the real one.
-    fn fault_answer(&self, faults: &Faults, at_ms: i64) -> Option<Answer> {
+    fn fault_answer(&self, faults: &Faults, at_ms: i64) -> Option<(Answer, &'static str)> {
         let retry_after = |answer: Answer| match faults.retry_after {
             Some(seconds) => answer.with("retry-after", seconds.to_string()),
             None => answer,
         };
         if faults.rate_limit > 0 && !self.within_rate(faults.rate_limit, at_ms) {
-            return Some(retry_after(Answer::error(429, "too many requests")));
+            return Some((
+                retry_after(Answer::error(429, "too many requests")),
+                "rate-limit",
+            ));
         }
         if self.chance(faults.fail) {
             let status = self.pick(&faults.fail_status).unwrap_or(503);
             let answer = Answer::error(status, "a fault of the simulator");
-            return Some(if matches!(status, 429 | 503) {
+            let answer = if matches!(status, 429 | 503) {
                 retry_after(answer)
             } else {
                 answer
-            });
+            };
+            return Some((answer, "fail"));
         }
-        self.chance(faults.html).then(|| Answer::html(200))
+        self.chance(faults.html)
+            .then(|| (Answer::html(200), "html"))
+    }
+
+    fn breakage(&self, faults: &Faults) -> Option<(&'static str, Breakage)> {
+        if self.chance(faults.huge) {
+            Some(("huge", Breakage::Huge(faults.huge_bytes)))
+        } else if self.chance(faults.cut) {
+            Some(("cut", Breakage::Cut))
+        } else if self.chance(faults.abort) {
+            Some(("abort", Breakage::Abort))
+        } else {
+            None
+        }
     }
 
     fn within_rate(&self, limit: u32, at_ms: i64) -> bool {
@@ -458,13 +501,45 @@ fn cut(answer: Answer) -> Response {
     // Without a pause the server would drop the connection before it has sent the first half.
     let broken = async {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        Err(std::io::Error::other("cut by a fault"))
+        Err(broken_off())
     };
-    let stream = stream::iter([Ok(half)]).chain(stream::once(broken));
+    streamed(answer, stream::iter([Ok(half)]).chain(stream::once(broken)))
+}
+
+/// Not even a status: the server drops what it has not sent when the body fails at once.
+fn abort(answer: Answer) -> Response {
+    streamed(answer, stream::iter([Err(broken_off())]))
+}
+
+/// The whole answer, with a pause in the middle of its body.
+fn paused(answer: Answer, pause_ms: u64) -> Response {
+    let (first, second) = (
+        answer.body.slice(..answer.body.len() / 2),
+        answer.body.slice(answer.body.len() / 2..),
+    );
+    let second = async move {
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        Ok(second)
+    };
+    streamed(
+        answer,
+        stream::iter([Ok(first)]).chain(stream::once(second)),
+    )
+}
+
+fn broken_off() -> std::io::Error {
+    std::io::Error::other("broken off by a fault")
+}
+
+/// An answer that states its length, with its body in pieces.
+fn streamed(
+    answer: Answer,
+    pieces: impl Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static,
+) -> Response {
     let length = answer.body.len().to_string();
     response(
-        &answer.clone().with("content-length", length),
-        Body::from_stream(stream),
+        &answer.with("content-length", length),
+        Body::from_stream(pieces),
     )
 }
 

@@ -199,7 +199,14 @@ fn availabilities(core: &Core, call: &Call, [s, p]: [&str; 2]) -> Result<Answer,
         },
         "meta": meta(call),
     });
-    Ok(Answer::json(200, &body))
+    Ok(Answer {
+        wait_ms: if found.waited {
+            faults.cache_wait_ms
+        } else {
+            0
+        },
+        ..Answer::json(200, &body)
+    })
 }
 
 fn availability(core: &Core, call: &Call, [s, p]: [&str; 2]) -> Result<Answer, Answer> {

@@ -67,6 +67,8 @@ impl View {
 pub(in crate::simulator) struct Availabilities {
     pub(in crate::simulator) retrieved_ms: i64,
     pub(in crate::simulator) by_rate: Map<String, Value>,
+    /// Whether the reservation system was asked and did not answer in time.
+    pub(in crate::simulator) waited: bool,
 }
 
 impl Catalogue {
@@ -162,12 +164,15 @@ impl Catalogue {
         let mut found = Availabilities {
             retrieved_ms: now_ms,
             by_rate: Map::new(),
+            waited: false,
         };
         for r in rates {
             let Some(rate) = self.rate_mut(s, p, r).filter(|rate| rate.reserved()) else {
                 continue;
             };
-            let Some((at_ms, slots)) = rate.through_cache(cache, slow, now_ms) else {
+            let answer = rate.through_cache(cache, slow, now_ms);
+            found.waited |= rate.fill_due.is_some();
+            let Some((at_ms, slots)) = answer else {
                 continue;
             };
             found.retrieved_ms = found.retrieved_ms.min(at_ms);

@@ -235,12 +235,12 @@ async fn a_large_catalogue_starts_quickly_and_equal_seeds_are_equal() {
     assert_eq!(keys.iter().filter(|k| k.starts_with("rate/")).count(), 5000);
     let two = Simulator::start(large()).await.unwrap();
     assert_eq!(keys, two.control().keys());
-    let taken = Simulator::start(Config {
+    let occupied = Simulator::start(Config {
         listen: one.address(),
         ..config()
     })
     .await;
-    assert!(matches!(taken, Err(Error::Listen { .. })));
+    assert!(matches!(occupied, Err(Error::Listen { .. })));
     let wrong = Simulator::start(Config {
         deliver_to: Some("nowhere".to_owned()),
         ..config()
@@ -248,7 +248,11 @@ async fn a_large_catalogue_starts_quickly_and_equal_seeds_are_equal() {
     .await;
     assert!(matches!(wrong, Err(Error::DeliverTo(_))));
     let address = one.address();
-    one.stop().await;
+    let token = tokio_util::sync::CancellationToken::new();
+    let running = tokio::spawn(one.run(token.clone()));
+    assert!(tokio::net::TcpStream::connect(address).await.is_ok());
+    token.cancel();
+    running.await.unwrap().unwrap();
     two.stop().await;
     assert!(
         tokio::net::TcpStream::connect(address).await.is_err(),
