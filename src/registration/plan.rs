@@ -8,39 +8,10 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+pub use crate::api::v1alpha1::{Adoption, DeletionPolicy, Mode};
 use crate::api::{NotificationType, Operation};
 use crate::provider::{Rule, RuleBody};
 use crate::secrets::Fingerprint;
-
-/// Whether the plan is carried out (`spec.registration.mode`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// Rules are written.
-    #[default]
-    Manage,
-    /// The plan is only shown.
-    Observe,
-}
-
-/// What happens to a rule that is not ours (`spec.registration.adoption`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Adoption {
-    /// It is left alone and reported.
-    #[default]
-    Never,
-    /// It is overwritten and ours from then on.
-    Always,
-}
-
-/// What happens to our rules that are not wanted any more (`spec.registration.deletionPolicy`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DeletionPolicy {
-    /// They are deleted.
-    #[default]
-    Delete,
-    /// They stay, disabled.
-    Retain,
-}
 
 /// What should be there.
 #[derive(Debug, Clone, PartialEq)]
