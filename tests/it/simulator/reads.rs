@@ -3,6 +3,9 @@
 use super::*;
 use bellhop::simulator::Days;
 
+/// Days that are compared: random changes lie within the next 30.
+const WINDOW: u32 = 35;
+
 fn today() -> jiff::civil::Date {
     jiff::Timestamp::now()
         .to_zoned(jiff::tz::TimeZone::UTC)
@@ -49,10 +52,10 @@ async fn read(provider: &Provider, key: &str) -> Option<Value> {
         ),
         "booking" => (format!("/v1.3/bookings/{}", ids[0]), "/booking".to_owned()),
         "availability" => (
-            availability_path(&ids, 90),
+            availability_path(&ids, WINDOW as i32),
             format!("/availabilities/byRate/{}", ids[2]),
         ),
-        "price-schedule" => (schedule_path(&ids, 90), format!("/{}", ids[2])),
+        "price-schedule" => (schedule_path(&ids, WINDOW as i32), format!("/{}", ids[2])),
         "channel-binding" => {
             let reply = provider.get(&format!("{}/rates", product_path(&ids))).await;
             let mut rates: Vec<String> = reply.json["rates"]
@@ -97,7 +100,7 @@ async fn the_truth_is_what_uncached_reads_return() {
         "RESERVED only"
     );
     let check = async || {
-        for (key, truth) in control.truths("", Days::from_today(90)) {
+        for (key, truth) in control.truths("", Days::from_today(WINDOW)) {
             assert_eq!(read(&provider, &key).await, Some(truth), "{key}");
         }
     };
@@ -106,12 +109,12 @@ async fn the_truth_is_what_uncached_reads_return() {
         control.change(&key, &serde_json::Map::new(), false).ok();
     }
     check().await;
-    let before = control.truths("", Days::from_today(90)).len();
+    let before = control.truths("", Days::from_today(WINDOW)).len();
     let new = format!("product/{}/brand-new", provider.first("supplier")[0]);
     control
         .create(&new, serde_json::Map::new(), Some(2), false)
         .unwrap();
-    let more = control.truths("", Days::from_today(90)).len() - before;
+    let more = control.truths("", Days::from_today(WINDOW)).len() - before;
     assert_eq!(
         more,
         2 + 2 * 3,
@@ -262,7 +265,10 @@ async fn availability_comes_from_a_cache() {
     let ids = provider.first("availability");
     let key = provider.first_key("availability");
     let read = async || {
-        let json = provider.get(&availability_path(&ids, 90)).await.json;
+        let json = provider
+            .get(&availability_path(&ids, WINDOW as i32))
+            .await
+            .json;
         let time = |name: &str| -> jiff::Timestamp {
             json["availabilities"][name]
                 .as_str()
@@ -273,7 +279,7 @@ async fn availability_comes_from_a_cache() {
         let entries = json["availabilities"]["byRate"].get(&ids[2]).cloned();
         (entries, time("retrieved"), time("expires"))
     };
-    let truth = || control.truth(&key, Days::from_today(90));
+    let truth = || control.truth(&key, Days::from_today(WINDOW));
     let change = || {
         control
             .change(&key, &serde_json::Map::new(), false)
