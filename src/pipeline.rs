@@ -1,3 +1,375 @@
 //! From a mark to a committed event: what to read, how, and what the answer means.
+//!
+//! Owns: the workers (claim, read, decide, settle), the request budget, the pause when the
+//! credentials are refused, the removal guard, and the resync. `pipeline/deliver.rs` owns the way
+//! from the outbox to a sink.
+//!
+//! # How a mark becomes an event
+//! A worker waits for a permit of the budget, claims the due entity that is oldest, makes exactly
+//! one request, decides what the answer means (`commit`), adds the children that it makes
+//! necessary (`children`), and settles all of it in one step. A worker that loses its claim or
+//! its process has written nothing.
+//!
+//! # What never happens here
+//! - A claim that is dropped without a settlement, or a mark that is cleared after a failed read.
+//! - A removal on one signal, or because a list lacks something.
+//! - A decision on the wall clock of this machine about how long ago something was.
+//! - A task or timer of its own: all waiting is on `State`, `Reads` and `Clock`, so that a test
+//!   that owns these three owns every interleaving.
 
+mod budget;
+mod canonical;
+mod children;
+mod commit;
 pub mod deliver;
+mod guard;
+mod memo;
+mod metrics;
+mod pause;
+mod reads;
+mod resync;
+mod window;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::api::{EntityKey, NotificationType};
+use crate::clock::{Clock, Ticks};
+use crate::metrics::Metrics;
+use crate::planted::{Bug, planted};
+use crate::provider::{Answer, ReadError, Reads};
+use crate::settings::FetchSettings;
+use crate::state::{
+    Claim, MarkAfter, MarkClass, NewMark, Outcome, Settled, Settlement, State, StateError,
+};
+
+use budget::Budget;
+use commit::Context;
+use guard::Guard;
+use memo::Stamp;
+use metrics::{FetchLabels, PipelineMetrics};
+use pause::Pause;
+
+pub use resync::{ResyncProgress, ResyncStatus};
+
+/// Workers that an assembly should run: enough that one slow answer does not stop the others,
+/// few enough that the resync's list reads get their share of the budget.
+pub const WORKERS: usize = 8;
+
+/// How long to wait before a call that the store could not do is tried again.
+const STORE_AGAIN: Duration = Duration::from_millis(500);
+/// How often a settlement is tried again before the claim is left to its lease.
+const SETTLE_ATTEMPTS: u32 = 20;
+
+/// What the pipeline of one subscription is told.
+#[derive(Debug, Clone)]
+pub struct PipelineSettings {
+    /// `spec.fetch`.
+    pub fetch: FetchSettings,
+    /// The subscribed types.
+    pub subscribed: Vec<NotificationType>,
+    /// How long a booking is kept after its last travel date.
+    pub retain_bookings: Duration,
+}
+
+impl PipelineSettings {
+    /// The pipeline's part of the settings file.
+    pub fn from_settings(settings: &crate::settings::Settings) -> Self {
+        Self {
+            fetch: settings.fetch.clone(),
+            subscribed: settings
+                .notifications
+                .iter()
+                .map(|notification| notification.kind)
+                .collect(),
+            retain_bookings: settings.store.retain_bookings,
+        }
+    }
+}
+
+/// What the pipeline says about itself, for `/status` and conditions.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PipelineStatus {
+    /// The status that the provider refuses our credentials with; fetching is paused meanwhile.
+    pub credentials_refused: Option<u16>,
+    /// Removals that the guard holds back until confirmed or agreed upon for an hour.
+    pub removals_held: usize,
+    /// The resync.
+    pub resync: ResyncStatus,
+}
+
+/// The way from marks to committed events, of one subscription.
+pub struct Pipeline {
+    settings: PipelineSettings,
+    covered: Vec<NotificationType>,
+    state: Arc<dyn State>,
+    reads: Arc<dyn Reads>,
+    clock: Arc<dyn Clock>,
+    budget: Budget,
+    pause: Pause,
+    guard: Mutex<Guard>,
+    random: Mutex<fastrand::Rng>,
+    /// Names this run in notes that carry monotonic time.
+    run: u64,
+    metrics: PipelineMetrics,
+    resync: resync::Shared,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pipeline {
+    /// A pipeline that does nothing until its loops are run. `seed` must be another one in each
+    /// run of the process: it tells this run's notes from those of the one before.
+    pub fn new(
+        settings: PipelineSettings,
+        state: Arc<dyn State>,
+        reads: Arc<dyn Reads>,
+        clock: Arc<dyn Clock>,
+        seed: u64,
+        metrics: &Metrics,
+    ) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        Self {
+            covered: reads::covered(&settings.subscribed),
+            budget: Budget::new(settings.fetch.requests_per_second),
+            pause: Pause::default(),
+            guard: Mutex::new(Guard::new(settings.fetch.removal_guard_percent)),
+            run: random.u64(..),
+            random: Mutex::new(random),
+            metrics: PipelineMetrics::new(metrics),
+            resync: resync::Shared::default(),
+            settings,
+            state,
+            reads,
+            clock,
+        }
+    }
+
+    /// One worker: runs until it is dropped or the store fails for good. Run [`WORKERS`] of them.
+    ///
+    /// # Errors
+    /// [`StateError::Failed`]: the process must end and open the store again.
+    pub async fn work(&self) -> Result<(), StateError> {
+        loop {
+            self.pause
+                .passed(self.reads.as_ref(), &self.budget, &self.clock)
+                .await;
+            self.metrics
+                .paused
+                .set(i64::from(self.pause.refused().is_some()));
+            self.state.claimable().await;
+            let waiting = self.clock.ticks();
+            let permit = self.budget.permit(&self.clock).await;
+            self.metrics
+                .budget_wait
+                .observe(self.clock.ticks().since(waiting).as_secs_f64());
+            if self.pause.refused().is_some() {
+                continue;
+            }
+            match self.state.claim(permit.prefer).await {
+                Ok(Some(claim)) => {
+                    permit.spend();
+                    self.one(&claim).await?;
+                }
+                Ok(None) => {}
+                Err(error) => self.store_trouble("claim", error).await?,
+            }
+        }
+    }
+
+    /// What the pipeline says about itself.
+    pub fn status(&self) -> PipelineStatus {
+        PipelineStatus {
+            credentials_refused: self.pause.refused(),
+            removals_held: lock(&self.guard).held(),
+            resync: self.resync.status(),
+        }
+    }
+
+    /// A person says that the removals which the guard holds back are meant: they are looked at
+    /// again at once and let through if the provider still says so.
+    ///
+    /// # Errors
+    /// The store's; the confirmation counts all the same, at each entity's next look.
+    pub async fn confirm_removals(&self) -> Result<usize, StateError> {
+        let held = lock(&self.guard).confirm(self.clock.ticks());
+        let count = held.len();
+        self.state
+            .mark(marks(held, MarkClass::Notification))
+            .await?;
+        Ok(count)
+    }
+
+    /// Reads, decides, settles.
+    async fn one(&self, claim: &Claim) -> Result<(), StateError> {
+        let fetched = self.clock.now();
+        let started = self.clock.ticks();
+        let window = window::from_today(fetched, self.settings.fetch.availability_horizon_days);
+        let answer = self.reads.read(&reads::read_of(&claim.key, window)).await;
+        if let Err(ReadError::Unauthorized { status }) = &answer {
+            self.pause.begin(*status);
+            self.metrics.paused.set(1);
+        }
+        let context = Context {
+            fetched,
+            started,
+            now: Stamp {
+                run: self.run,
+                ticks: self.clock.ticks().0,
+            },
+            window,
+            removal_confirmation: self.settings.fetch.removal_confirmation,
+            retain_bookings: self.settings.retain_bookings,
+            jitter: lock(&self.random).f64(),
+        };
+        let mut settlement = self.decide(claim, &answer, &context);
+        let children = loop {
+            let state = self.state.as_ref();
+            match children::children_of(state, &self.covered, claim, &answer, &mut settlement).await
+            {
+                Ok(children) => break children,
+                Err(error) => self.store_trouble("look up children", error).await?,
+            }
+        };
+        let late = if planted(Bug::ChildrenAfterCommit) {
+            children
+        } else {
+            settlement.children = children;
+            Vec::new()
+        };
+        if settlement.outcome == Outcome::Unchanged && planted(Bug::UnchangedKeepsClaim) {
+            return Ok(());
+        }
+        let settled = self.settle(claim, settlement, &context).await?;
+        if !late.is_empty() && settled {
+            self.state.mark(late).await?;
+        }
+        Ok(())
+    }
+
+    fn decide(
+        &self,
+        claim: &Claim,
+        answer: &Result<Answer, ReadError>,
+        context: &Context,
+    ) -> Settlement {
+        let live = self.state.stats().live_entities;
+        let mut guard = lock(&self.guard);
+        let now = Ticks(context.now.ticks);
+        let decision = commit::decide(claim, answer, context, &mut |first| {
+            guard.admit(&claim.key, first, now, live)
+        });
+        if decision.settlement.outcome != Outcome::Held {
+            guard.release(&claim.key);
+        }
+        self.metrics
+            .removals_held
+            .set(i64::try_from(guard.held()).unwrap_or(i64::MAX));
+        if let Some(reason) = &decision.reason {
+            tracing::debug!(entity = %claim.key, outcome = decision.settlement.outcome.as_str(), reason, "not published");
+        }
+        decision.settlement
+    }
+
+    /// Settles, and tries again while the store is full or busy. `true` when it was committed.
+    async fn settle(
+        &self,
+        claim: &Claim,
+        mut settlement: Settlement,
+        context: &Context,
+    ) -> Result<bool, StateError> {
+        let removed = settlement.outcome == Outcome::Removed;
+        for _ in 0..SETTLE_ATTEMPTS {
+            let outcome = settlement.outcome;
+            let cleared = settlement.mark == MarkAfter::Clear;
+            match self.state.settle(claim, settlement.clone()).await {
+                Ok(Settled::Committed(_)) => {
+                    self.count(claim, outcome, cleared, context.started);
+                    if removed && outcome != Outcome::Removed {
+                        lock(&self.guard).withdraw(&claim.key);
+                    }
+                    return Ok(true);
+                }
+                Ok(Settled::Stale) => {
+                    self.metrics.stale.inc();
+                    break;
+                }
+                Err(StateError::Full(reason)) => {
+                    tracing::warn!(entity = %claim.key, reason, "the store has no room for an event; its mark stays");
+                    settlement = without_room(settlement);
+                    self.metrics.store_retries.inc();
+                    self.clock.sleep(STORE_AGAIN).await;
+                }
+                Err(error) => self.store_trouble("settle", error).await?,
+            }
+        }
+        if removed {
+            lock(&self.guard).withdraw(&claim.key);
+        }
+        Ok(false)
+    }
+
+    fn count(&self, claim: &Claim, outcome: Outcome, cleared: bool, started: Ticks) {
+        self.metrics
+            .fetches
+            .get_or_create(&FetchLabels {
+                entity: claim.key.kind().segment(),
+                outcome: outcome.as_str(),
+            })
+            .inc();
+        self.metrics
+            .work
+            .observe(self.clock.ticks().since(started).as_secs_f64());
+        if cleared && claim.class == MarkClass::Notification {
+            self.metrics
+                .lag
+                .observe(self.clock.now().since(claim.since).as_secs_f64());
+        }
+    }
+
+    /// Waits out a store that is full or busy; gives the error back when it failed for good.
+    async fn store_trouble(
+        &self,
+        doing: &'static str,
+        error: StateError,
+    ) -> Result<(), StateError> {
+        if let StateError::Failed(_) = error {
+            return Err(error);
+        }
+        tracing::warn!(%error, doing, "the store cannot do it for the moment; trying again");
+        self.metrics.store_retries.inc();
+        self.clock.sleep(STORE_AGAIN).await;
+        Ok(())
+    }
+}
+
+/// What is still worth settling when there is no room for an event: the read is made again later.
+fn without_room(settlement: Settlement) -> Settlement {
+    Settlement {
+        outcome: Outcome::Failed,
+        confirms: false,
+        event: None,
+        memo: None,
+        mark: MarkAfter::Retry(Duration::from_secs(30)),
+        children: Vec::new(),
+        dead_letter: None,
+        forget_after: None,
+        forget: false,
+        ..settlement
+    }
+}
+
+fn marks(keys: impl IntoIterator<Item = EntityKey>, class: MarkClass) -> Vec<NewMark> {
+    keys.into_iter().map(|key| NewMark { key, class }).collect()
+}

@@ -1,0 +1,98 @@
+//! The request budget of the reseller API, shared by all that reads.
+//!
+//! Owns: who may ask next. A worker takes a permit *before* it claims, so that a notification
+//! that comes in while the budget is spent goes before a resync mark that waited longer; each
+//! tenth permit prefers the resync, which therefore never starves. Waiting is in order of arrival.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::clock::Clock;
+use crate::provider::budget::TokenBucket;
+use crate::state::MarkClass;
+
+/// Of so many permits, one prefers the resync.
+const RESYNC_SHARE: u64 = 10;
+
+/// Hands out permits at the rate of the subscription.
+#[derive(Debug)]
+pub(super) struct Budget {
+    bucket: tokio::sync::Mutex<Bucket>,
+    /// Permits that were given back unused.
+    spare: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    tokens: TokenBucket,
+    given: u64,
+}
+
+/// The right to make one request. Dropped unused, it goes back.
+#[derive(Debug)]
+pub(super) struct Permit<'a> {
+    budget: &'a Budget,
+    /// Which marks should be worked on with it.
+    pub prefer: MarkClass,
+    used: bool,
+}
+
+impl Budget {
+    pub(super) fn new(per_second: u32) -> Self {
+        Self {
+            bucket: tokio::sync::Mutex::new(Bucket {
+                tokens: TokenBucket::new(per_second, per_second),
+                given: 0,
+            }),
+            spare: AtomicU64::new(0),
+        }
+    }
+
+    /// Waits for a permit.
+    pub(super) async fn permit(&self, clock: &Arc<dyn Clock>) -> Permit<'_> {
+        let mut bucket = self.bucket.lock().await;
+        loop {
+            if self.take_spare() {
+                break;
+            }
+            match bucket.tokens.take(clock.ticks()) {
+                Ok(()) => break,
+                Err(wait) => clock.sleep(wait).await,
+            }
+        }
+        bucket.given = bucket.given.wrapping_add(1);
+        let prefer = if bucket.given.is_multiple_of(RESYNC_SHARE) {
+            MarkClass::Resync
+        } else {
+            MarkClass::Notification
+        };
+        Permit {
+            budget: self,
+            prefer,
+            used: false,
+        }
+    }
+
+    fn take_spare(&self) -> bool {
+        self.spare
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |spare| {
+                spare.checked_sub(1)
+            })
+            .is_ok()
+    }
+}
+
+impl Permit<'_> {
+    /// A request was made with it.
+    pub(super) fn spend(mut self) {
+        self.used = true;
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if !self.used {
+            self.budget.spare.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}

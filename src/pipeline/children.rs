@@ -1,0 +1,205 @@
+//! Which entities a read makes necessary to look at, beside its own.
+//!
+//! Owns: the expansion of a channel binding into supplier, product, rates, availabilities and
+//! price schedules, and what a rate's read means for its own two. Children are marked in the same
+//! step as the parent's commit.
+//!
+//! Never here: a removal. What a list no longer has is marked, and read singly.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::commit::{live, memo_of};
+use super::memo::Memo;
+use crate::api::{EntityKey, NotificationType};
+use crate::provider::{Answer, ListItem, ReadError};
+use crate::state::{ChangeKind, Claim, NewMark, Outcome, Settlement, State, StateError};
+
+/// The rates of this type have capacities; the others are limited by opening hours alone
+/// (provider reference §6.4).
+const RESERVED: &str = "RESERVED";
+
+#[derive(serde::Deserialize)]
+struct RateKind {
+    #[serde(rename = "type", default)]
+    kind: Option<serde_json::Value>,
+}
+
+/// Whether a rate's JSON says that it is RESERVED.
+pub(super) fn reserved(rate: &str) -> bool {
+    serde_json::from_str::<RateKind>(rate)
+        .ok()
+        .and_then(|rate| rate.kind)
+        .is_some_and(|kind| kind.as_str() == Some(RESERVED))
+}
+
+/// Collects child marks.
+struct Children<'a> {
+    state: &'a dyn State,
+    covered: &'a [NotificationType],
+    claim: &'a Claim,
+    marks: BTreeSet<EntityKey>,
+}
+
+/// The children of a decided settlement. Also notes in its memo whether a rate is RESERVED.
+pub(super) async fn children_of(
+    state: &dyn State,
+    covered: &[NotificationType],
+    claim: &Claim,
+    answer: &Result<Answer, ReadError>,
+    settlement: &mut Settlement,
+) -> Result<Vec<NewMark>, StateError> {
+    let mut children = Children {
+        state,
+        covered,
+        claim,
+        marks: BTreeSet::new(),
+    };
+    let committed = matches!(
+        settlement.outcome,
+        Outcome::Changed | Outcome::Unchanged | Outcome::Provisional | Outcome::Unconfirmed
+    );
+    match (claim.key.kind(), answer) {
+        (NotificationType::ChannelBinding, Ok(Answer::Many(items))) if committed => {
+            children.of_binding(items).await?;
+        }
+        (NotificationType::ChannelBinding, _) if settlement.outcome == Outcome::Removed => {
+            children.of_removed_binding();
+        }
+        (NotificationType::Rate, Ok(Answer::One(document))) if committed => {
+            let now = reserved(document.data.get());
+            children.of_rate(now).await?;
+            if let Some(bytes) = &mut settlement.memo {
+                let mut memo = Memo::decode(bytes);
+                memo.reserved = now;
+                *bytes = memo.encode();
+            }
+        }
+        (NotificationType::Rate, _) if settlement.outcome == Outcome::Removed => {
+            let ids = claim.key.ids();
+            children.add(NotificationType::Availability, &ids);
+            children.add(NotificationType::PriceSchedule, &ids);
+        }
+        _ => {}
+    }
+    Ok(children
+        .marks
+        .into_iter()
+        .map(|key| NewMark {
+            key,
+            class: claim.class,
+        })
+        .collect())
+}
+
+impl Children<'_> {
+    /// Marks an entity of a covered type. An identifier that no key can hold is left alone: the
+    /// provider could not be asked for it.
+    fn add(&mut self, kind: NotificationType, ids: &[&str]) {
+        if self.covered.contains(&kind)
+            && let Ok(key) = EntityKey::new(kind, ids)
+        {
+            self.marks.insert(key);
+        }
+    }
+
+    /// Marks it if consumers do not have it.
+    async fn add_new(&mut self, kind: NotificationType, ids: &[&str]) -> Result<(), StateError> {
+        if let Ok(key) = EntityKey::new(kind, ids)
+            && self.covered.contains(&kind)
+            && self
+                .state
+                .entity(&key)
+                .await?
+                .is_none_or(|event| event.change == ChangeKind::Removed)
+        {
+            self.marks.insert(key);
+        }
+        Ok(())
+    }
+
+    async fn of_binding(&mut self, items: &[ListItem]) -> Result<(), StateError> {
+        let claim = self.claim;
+        let ids = claim.key.ids();
+        let [supplier, product] = ids[..] else {
+            return Ok(());
+        };
+        let first_seen = live(claim).is_none();
+        if first_seen {
+            self.add(NotificationType::Supplier, &[supplier]);
+            self.add(NotificationType::Product, &ids);
+        } else {
+            self.add_new(NotificationType::Supplier, &[supplier])
+                .await?;
+            self.add_new(NotificationType::Product, &ids).await?;
+        }
+        let listed: BTreeMap<&str, &ListItem> =
+            items.iter().map(|item| (item.id.as_str(), item)).collect();
+        for (rate, item) in &listed {
+            let ids = [supplier, product, rate];
+            let reserved = reserved(item.data.get());
+            if first_seen {
+                self.add(NotificationType::Rate, &ids);
+                self.add(NotificationType::PriceSchedule, &ids);
+                if reserved {
+                    self.add(NotificationType::Availability, &ids);
+                }
+            } else {
+                self.add_new(NotificationType::Rate, &ids).await?;
+                self.add_new(NotificationType::PriceSchedule, &ids).await?;
+                if reserved {
+                    self.add_new(NotificationType::Availability, &ids).await?;
+                }
+            }
+        }
+        let former = memo_of(claim).rates;
+        for rate in former
+            .iter()
+            .filter(|rate| !listed.contains_key(rate.as_str()))
+        {
+            self.add_rate(&[supplier, product, rate]);
+        }
+        Ok(())
+    }
+
+    fn of_removed_binding(&mut self) {
+        let claim = self.claim;
+        let ids = claim.key.ids();
+        let [supplier, product] = ids[..] else {
+            return;
+        };
+        self.add(NotificationType::Supplier, &[supplier]);
+        self.add(NotificationType::Product, &ids);
+        for rate in memo_of(claim).rates {
+            self.add_rate(&[supplier, product, &rate]);
+        }
+    }
+
+    fn add_rate(&mut self, ids: &[&str]) {
+        self.add(NotificationType::Rate, ids);
+        self.add(NotificationType::Availability, ids);
+        self.add(NotificationType::PriceSchedule, ids);
+    }
+
+    async fn of_rate(&mut self, reserved: bool) -> Result<(), StateError> {
+        let claim = self.claim;
+        let ids = claim.key.ids();
+        self.add_new(NotificationType::PriceSchedule, &ids).await?;
+        if reserved {
+            self.add_new(NotificationType::Availability, &ids).await?;
+        } else if memo_of(claim).reserved {
+            self.add(NotificationType::Availability, &ids);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn only_the_type_reserved_is_reserved() {
+        assert!(super::reserved(r#"{"id":"r","type":"RESERVED"}"#));
+        for other in [r#"{"type":"FREESALE"}"#, r#"{"type":7}"#, "{}", "[]"] {
+            assert!(!super::reserved(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,518 @@
+//! What a provider's answer means: from a claim and an answer to one settlement.
+//!
+//! Owns: the rules "no going back, no lost update" and "two signals for a removal". Everything
+//! here is a function of claim, answer and time; nothing waits and nothing is written.
+//!
+//! Never here: an outcome that leaves the mark behind without a due time, and a cleared mark
+//! after a read that failed.
+
+use std::time::Duration;
+
+use super::canonical;
+use super::memo::{Cached, Lower, Memo, Stamp};
+use super::window;
+use crate::api::NotificationType;
+use crate::clock::{Ticks, UnixMillis};
+use crate::planted::{Bug, planted};
+use crate::provider::{Answer, Document, ListItem, ReadError, Window};
+use crate::state::{
+    ChangeKind, Claim, EventAttributes, MarkAfter, NewEvent, Outcome, Settlement, StoredEntity,
+};
+
+/// A lower version is believed after so many reads ...
+const LOWER_READS: u32 = 3;
+/// ... over so long agree.
+const LOWER_SPAN: Duration = Duration::from_mins(10);
+/// An answer from a cache is settled as unconfirmed after this long.
+const CACHED_SPAN: Duration = Duration::from_mins(15);
+/// The first wait before an answer from a cache, or with a lower version, is asked for again.
+const CACHED_FIRST: Duration = Duration::from_secs(5);
+/// The longest such wait, unless the answer itself says that it is kept for longer.
+const CACHED_LONGEST: Duration = Duration::from_mins(5);
+/// An empty answer is believed when it is still empty after this long.
+const EMPTY_AGAIN: Duration = Duration::from_secs(5);
+/// A removal that the guard holds back goes through after so long of agreement.
+const GUARD_SPAN: Duration = Duration::from_hours(1);
+/// How often a held-back removal is looked at again: doubling from here ...
+const GUARD_FIRST: Duration = Duration::from_mins(1);
+/// ... up to here.
+const GUARD_LONGEST: Duration = Duration::from_mins(10);
+/// First and longest wait after a failed read, before jitter.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LONGEST: Duration = Duration::from_mins(5);
+/// A `Retry-After` beyond this is not waited for.
+const RETRY_AFTER_LONGEST: Duration = Duration::from_hours(1);
+/// So often in a row may one entity alone be refused with 403 before it is given up.
+const FORBIDDEN_ATTEMPTS: u32 = 5;
+/// Timestamps of notifications are whole seconds: the change was within this long after.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What a decision needs to know beside claim and answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Context {
+    /// Wall time at the start of the fetch.
+    pub fetched: UnixMillis,
+    /// Monotonic time at the start of the fetch.
+    pub started: Ticks,
+    /// This run, and monotonic time now.
+    pub now: Stamp,
+    /// The window that was asked for.
+    pub window: Window,
+    /// How far apart two 404s must be.
+    pub removal_confirmation: Duration,
+    /// How long a booking is kept after its last travel date.
+    pub retain_bookings: Duration,
+    /// Between 0 and 1, for jitter.
+    pub jitter: f64,
+}
+
+/// A decision, and what it says about the entity.
+#[derive(Debug)]
+pub(super) struct Decision {
+    pub settlement: Settlement,
+    /// Why it is held or failed, in words for logs.
+    pub reason: Option<String>,
+}
+
+/// Whether the guard lets a removal through: asked once both signals agree.
+pub(super) trait Admit {
+    fn admit(&mut self, first: Ticks) -> bool;
+}
+
+impl<F: FnMut(Ticks) -> bool> Admit for F {
+    fn admit(&mut self, first: Ticks) -> bool {
+        self(first)
+    }
+}
+
+/// Decides what the answer means.
+pub(super) fn decide(
+    claim: &Claim,
+    answer: &Result<Answer, ReadError>,
+    context: &Context,
+    admit: &mut dyn Admit,
+) -> Decision {
+    let judge = Judge { claim, context };
+    match answer {
+        Ok(Answer::One(document)) => judge.document(document),
+        Ok(Answer::Many(items)) if items.is_empty() => judge.gone(true, admit),
+        Ok(Answer::Many(items)) => judge.binding(items),
+        Err(ReadError::Gone { .. }) => judge.gone(false, admit),
+        Err(ReadError::Retry { reason, after }) => judge.failed(reason, *after),
+        Err(ReadError::Unauthorized { status: 403 }) if claim.attempts >= FORBIDDEN_ATTEMPTS => {
+            judge.dead_letter("the provider answers 403 to this read while it answers others")
+        }
+        Err(error @ ReadError::Unauthorized { .. }) => judge.failed(&error.to_string(), None),
+        Err(ReadError::Refused { reason }) => judge.dead_letter(reason),
+    }
+}
+
+/// The notes on a claim's entity.
+pub(super) fn memo_of(claim: &Claim) -> Memo {
+    claim
+        .entity
+        .as_ref()
+        .map(|entity| Memo::decode(&entity.memo))
+        .unwrap_or_default()
+}
+
+/// What consumers have of a claim's entity.
+pub(super) fn live(claim: &Claim) -> Option<&StoredEntity> {
+    claim.entity.as_ref().filter(|entity| entity.live)
+}
+
+struct Judge<'a> {
+    claim: &'a Claim,
+    context: &'a Context,
+}
+
+impl Judge<'_> {
+    fn settlement(&self, outcome: Outcome, mark: MarkAfter) -> Settlement {
+        Settlement {
+            outcome,
+            fetched: self.context.fetched,
+            started: self.context.started,
+            confirms: false,
+            event: None,
+            memo: None,
+            mark,
+            children: Vec::new(),
+            dead_letter: None,
+            forget_after: None,
+            forget: false,
+        }
+    }
+
+    /// Nothing is published yet: look again.
+    fn held(&self, memo: &Memo, again: Duration, reason: &str) -> Decision {
+        Decision {
+            settlement: Settlement {
+                memo: Some(memo.encode()),
+                ..self.settlement(Outcome::Held, MarkAfter::Again(again))
+            },
+            reason: Some(reason.to_owned()),
+        }
+    }
+
+    fn failed(&self, reason: &str, after: Option<Duration>) -> Decision {
+        let grown = doubled(RETRY_FIRST, self.claim.attempts, RETRY_LONGEST);
+        let jittered = grown.mul_f64(0.5 + self.context.jitter / 2.0);
+        let wait = after
+            .unwrap_or_default()
+            .min(RETRY_AFTER_LONGEST)
+            .max(jittered);
+        let mark = if planted(Bug::FailureClearsMark) {
+            MarkAfter::Clear
+        } else {
+            MarkAfter::Retry(wait)
+        };
+        Decision {
+            settlement: self.settlement(Outcome::Failed, mark),
+            reason: Some(reason.to_owned()),
+        }
+    }
+
+    fn dead_letter(&self, reason: &str) -> Decision {
+        Decision {
+            settlement: Settlement {
+                dead_letter: Some(reason.to_owned()),
+                ..self.settlement(Outcome::DeadLetter, MarkAfter::Clear)
+            },
+            reason: Some(reason.to_owned()),
+        }
+    }
+
+    /// 404, 410, or a product without rates: a signal that it is gone.
+    fn gone(&self, empty_list: bool, admit: &mut dyn Admit) -> Decision {
+        let Some(entity) = live(self.claim) else {
+            let forget = self
+                .claim
+                .entity
+                .as_ref()
+                .is_none_or(|entity| entity.sequence.is_none());
+            return Decision {
+                settlement: Settlement {
+                    confirms: true,
+                    forget,
+                    memo: (!forget).then(|| Memo::default().encode()),
+                    ..self.settlement(Outcome::Absent, MarkAfter::Clear)
+                },
+                reason: None,
+            };
+        };
+        let mut memo = Memo::decode(&entity.memo);
+        let first = memo
+            .gone
+            .filter(|first| first.run == self.context.now.run)
+            .unwrap_or(self.context.now);
+        memo.gone = Some(first);
+        let elapsed = first.elapsed(self.context.now).unwrap_or_default();
+        let two_signals = self.claim.removed
+            || (elapsed >= self.context.removal_confirmation && first != self.context.now)
+            || planted(Bug::SingleSignalRemoves)
+            || (empty_list && planted(Bug::ListRemoves));
+        if !two_signals {
+            let wait = self.context.removal_confirmation.saturating_sub(elapsed);
+            return self.held(&memo, wait.max(SECOND), "one signal of a removal");
+        }
+        if elapsed < GUARD_SPAN && !admit.admit(Ticks(first.ticks)) {
+            let wait = doubled(GUARD_FIRST, self.claim.attempts, GUARD_LONGEST)
+                .min(GUARD_SPAN.saturating_sub(elapsed))
+                .max(SECOND);
+            return self.held(&memo, wait, "the removal guard holds it back");
+        }
+        Decision {
+            settlement: Settlement {
+                confirms: true,
+                event: Some(NewEvent {
+                    change: ChangeKind::Removed,
+                    data: None,
+                    attributes: self.attributes(None, None),
+                }),
+                memo: Some(Memo::default().encode()),
+                ..self.settlement(Outcome::Removed, MarkAfter::Clear)
+            },
+            reason: None,
+        }
+    }
+
+    fn binding(&self, items: &[ListItem]) -> Decision {
+        let mut memo = memo_of(self.claim);
+        memo.gone = None;
+        memo.rates = items.iter().map(|item| item.id.clone()).collect();
+        memo.rates.sort_unstable();
+        memo.rates.dedup();
+        let ids = self.claim.key.ids();
+        let data = serde_json::to_string(&Binding {
+            supplier: ids.first().copied().unwrap_or_default(),
+            product: ids.get(1).copied().unwrap_or_default(),
+            rates: &memo.rates,
+        })
+        .expect("strings only");
+        let same = self.stored_text().is_some_and(|stored| stored == data);
+        self.believed(memo, &data, same, None, None)
+    }
+
+    fn document(&self, document: &Document) -> Decision {
+        let mut memo = memo_of(self.claim);
+        memo.gone = None;
+        if let Some(wait) = self.lower_version(&mut memo, document) {
+            return self.held(&memo, wait, "a lower version than the published one");
+        }
+        let (same, entered) = self.compare(document, &memo);
+        let mut unconfirmed = false;
+        match self.older_than_published(&mut memo, document) {
+            Age::Fine => {}
+            Age::Wait(wait) => return self.held(&memo, wait, "retrieved before the published one"),
+            Age::WaitedLongEnough => unconfirmed = true,
+        }
+        if let Some(wait) = self.suddenly_empty(&mut memo, document, same) {
+            return self.held(&memo, wait, "empty, to be confirmed by a second read");
+        }
+        let mut again = None;
+        if !unconfirmed {
+            match self.before_its_mark(&mut memo, document) {
+                Age::Fine => {}
+                Age::Wait(wait) => again = Some(wait),
+                Age::WaitedLongEnough => unconfirmed = true,
+            }
+        }
+        memo.version = document.version.or(memo.version);
+        if let Some((_, retrieved)) = &document.retrieved {
+            memo.retrieved = Some(*retrieved);
+        }
+        if entered && !same {
+            memo.entered = Some(window::day_of(self.context.fetched));
+        }
+        if again.is_none() {
+            memo.cached = None;
+        }
+        let mut decision = self.believed(memo, document.data.get(), same, Some(document), again);
+        if unconfirmed {
+            decision.settlement.outcome = Outcome::Unconfirmed;
+            decision.settlement.confirms = false;
+        }
+        if self.claim.key.kind() == NotificationType::Booking {
+            decision.settlement.forget_after = last_travel_date(document.data.get())
+                .map(|last| last.after(self.context.retain_bookings));
+        }
+        decision
+    }
+
+    /// The answer is the state: publish it unless it is the same as before.
+    fn believed(
+        &self,
+        memo: Memo,
+        data: &str,
+        same: bool,
+        document: Option<&Document>,
+        again: Option<Duration>,
+    ) -> Decision {
+        let (outcome, mark) = match again {
+            Some(wait) => (Outcome::Provisional, MarkAfter::Again(wait)),
+            None if same => (Outcome::Unchanged, MarkAfter::Clear),
+            None => (Outcome::Changed, MarkAfter::Clear),
+        };
+        let event = (!same).then(|| NewEvent {
+            change: if live(self.claim).is_some() {
+                ChangeKind::Updated
+            } else {
+                ChangeKind::Created
+            },
+            data: Some(data.as_bytes().to_vec()),
+            attributes: self.attributes(
+                super::reads::has_window(self.claim.key.kind()).then_some(self.context.window),
+                document
+                    .and_then(|document| document.retrieved.as_ref())
+                    .map(|(text, _)| text.clone()),
+            ),
+        });
+        Decision {
+            settlement: Settlement {
+                confirms: again.is_none(),
+                event,
+                memo: Some(memo.encode()),
+                ..self.settlement(outcome, mark)
+            },
+            reason: None,
+        }
+    }
+
+    fn attributes(&self, window: Option<Window>, retrieved: Option<String>) -> EventAttributes {
+        EventAttributes {
+            notified: self.claim.notified,
+            window_start: window.map(|window| window.start.to_string()),
+            window_end: window.map(|window| window.end.to_string()),
+            retrieved,
+            traceparent: self.claim.traceparent.clone(),
+        }
+    }
+
+    fn stored_text(&self) -> Option<&str> {
+        let data = live(self.claim)?.data.as_deref()?;
+        std::str::from_utf8(data).ok()
+    }
+
+    /// Whether it says the same as what consumers have, and whether the only difference is a day
+    /// that has newly come into the window.
+    fn compare(&self, document: &Document, memo: &Memo) -> (bool, bool) {
+        let kind = self.claim.key.kind();
+        let (Some(stored), Some(entity)) = (self.stored_text(), live(self.claim)) else {
+            return (false, false);
+        };
+        let new = document.data.get();
+        if !super::reads::has_window(kind) {
+            return (canonical::same(stored, new), false);
+        }
+        let today = window::day_of(self.context.fetched);
+        let Some(old) = window::stored(&entity.attributes) else {
+            return (canonical::same(stored, new), false);
+        };
+        let same = window::shared(old, self.context.window, today)
+            .is_none_or(|shared| canonical::same_on(kind, stored, new, shared));
+        let entered =
+            same && memo.entered != Some(today) && canonical::has_after(kind, new, old.end);
+        (same && !entered, entered)
+    }
+
+    /// How long to wait when the version is lower than the published one and not yet believed.
+    fn lower_version(&self, memo: &mut Memo, document: &Document) -> Option<Duration> {
+        let published = live(self.claim).and(memo.version);
+        let (Some(version), Some(published)) = (document.version, published) else {
+            memo.lower = None;
+            return None;
+        };
+        if version >= published || planted(Bug::VersionIgnored) {
+            memo.lower = None;
+            return None;
+        }
+        let now = self.context.now;
+        let before = memo
+            .lower
+            .take()
+            .filter(|lower| lower.version == version && lower.first.run == now.run);
+        let lower = Lower {
+            version,
+            first: before.as_ref().map_or(now, |lower| lower.first),
+            reads: before
+                .as_ref()
+                .map_or(1, |lower| lower.reads.saturating_add(1)),
+        };
+        let elapsed = lower.first.elapsed(now).unwrap_or_default();
+        if lower.reads >= LOWER_READS && elapsed >= LOWER_SPAN {
+            return None;
+        }
+        let wait = doubled(CACHED_FIRST, lower.reads - 1, CACHED_LONGEST);
+        memo.lower = Some(lower);
+        // The last read should fall on the end of the span, not long after it.
+        Some(wait.min(LOWER_SPAN.saturating_sub(elapsed).max(CACHED_FIRST)))
+    }
+
+    /// An availability that the provider retrieved earlier than the one that is published.
+    fn older_than_published(&self, memo: &mut Memo, document: &Document) -> Age {
+        match (&document.retrieved, live(self.claim).and(memo.retrieved)) {
+            (Some((_, retrieved)), Some(published)) if *retrieved < published => {
+                self.cached(memo, document, false)
+            }
+            _ => Age::Fine,
+        }
+    }
+
+    /// An availability that the provider may have retrieved before the change it told us of.
+    ///
+    /// `retrieved` and the timestamp are both the provider's time, so our own clock does not
+    /// matter. Timestamps are whole seconds: within the same second the order cannot be known, and
+    /// one more look, soon, is the price of not losing an update.
+    fn before_its_mark(&self, memo: &mut Memo, document: &Document) -> Age {
+        match (&document.retrieved, self.claim.notified) {
+            (Some((_, retrieved)), Some(notified))
+                if *retrieved < notified.after(SECOND) && !planted(Bug::RetrievedIgnored) =>
+            {
+                self.cached(memo, document, *retrieved >= notified)
+            }
+            _ => Age::Fine,
+        }
+    }
+
+    fn cached(&self, memo: &mut Memo, document: &Document, soon: bool) -> Age {
+        let now = self.context.now;
+        let notified = self.claim.notified;
+        let before = memo
+            .cached
+            .take()
+            .filter(|cached| cached.notified == notified && cached.first.run == now.run);
+        let cached = Cached {
+            notified,
+            first: before.as_ref().map_or(now, |cached| cached.first),
+            reads: before
+                .as_ref()
+                .map_or(1, |cached| cached.reads.saturating_add(1)),
+        };
+        let elapsed = cached.first.elapsed(now).unwrap_or_default();
+        if elapsed >= CACHED_SPAN {
+            return Age::WaitedLongEnough;
+        }
+        let mut wait = doubled(CACHED_FIRST, cached.reads - 1, CACHED_LONGEST);
+        if let Some(expires) = document.expires
+            && !(soon && cached.reads == 1)
+        {
+            wait = wait.max(expires.since(self.context.fetched));
+        }
+        memo.cached = Some(cached);
+        Age::Wait(wait.min(CACHED_SPAN.saturating_sub(elapsed).max(CACHED_FIRST)))
+    }
+
+    /// How long to wait when it is empty for the first time.
+    fn suddenly_empty(&self, memo: &mut Memo, document: &Document, same: bool) -> Option<Duration> {
+        if !document.empty || same || planted(Bug::EmptyBelieved) {
+            memo.empty = None;
+            return None;
+        }
+        let now = self.context.now;
+        let first = memo
+            .empty
+            .filter(|first| first.run == now.run)
+            .unwrap_or(now);
+        let elapsed = first.elapsed(now).unwrap_or_default();
+        if elapsed >= EMPTY_AGAIN {
+            memo.empty = None;
+            return None;
+        }
+        memo.empty = Some(first);
+        Some(EMPTY_AGAIN.saturating_sub(elapsed))
+    }
+}
+
+enum Age {
+    Fine,
+    Wait(Duration),
+    WaitedLongEnough,
+}
+
+/// `first * 2^times`, at most `longest`.
+fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    first
+        .saturating_mul(2_u32.saturating_pow(times.min(20)))
+        .min(longest)
+}
+
+#[derive(serde::Serialize)]
+struct Binding<'a> {
+    #[serde(rename = "supplierID")]
+    supplier: &'a str,
+    #[serde(rename = "productID")]
+    product: &'a str,
+    #[serde(rename = "rateIDs")]
+    rates: &'a [String],
+}
+
+/// The newest `startTime` of a booking's items; `None` when none can be read.
+fn last_travel_date(json: &str) -> Option<UnixMillis> {
+    let booking: serde_json::Value = serde_json::from_str(json).ok()?;
+    booking
+        .get("items")?
+        .as_array()?
+        .iter()
+        .filter_map(|item| UnixMillis::parse_rfc3339(item.get("startTime")?.as_str()?))
+        .max()
+}

@@ -1,0 +1,516 @@
+//! The resync: a full comparison with the provider, which finds what was never notified.
+//!
+//! Owns: when one is due, its progress (kept in the store, so that a restart goes on where it
+//! was), and which entities it marks. It only marks; the workers read.
+//!
+//! First everything that consumers have is marked, in key order: that finds changes, and what the
+//! provider's lists lack, which is then read singly. Then the lists are walked for what is not
+//! known yet. Marks are made in pages, and a page waits until the one before has drained.
+//!
+//! Never here: a removal, and a mark that goes before a notification.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use super::{Pipeline, lock, marks};
+use crate::api::{EntityKey, NotificationType};
+use crate::clock::{Ticks, UnixMillis};
+use crate::provider::{Answer, ListItem, Read, ReadError};
+use crate::state::{ChangeKind, MarkClass, StateError};
+
+/// Facts in the store.
+const FACT_ALIVE: &str = "pipeline.alive";
+const FACT_LAST: &str = "resync.last";
+const FACT_PROGRESS: &str = "resync.progress";
+const FACT_REQUESTED: &str = "resync.requested";
+
+/// How often the process notes that it is alive.
+const ALIVE: Duration = Duration::from_secs(20);
+/// A process that was down for longer may have missed notifications beyond their last retry.
+const DOWN: Duration = Duration::from_mins(1);
+/// Entities marked in one step.
+const PAGE: usize = 500;
+/// The next page waits while more resync marks than this wait to be read.
+const WAITING: u64 = 2_000;
+/// How often a full backlog is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Waits after a list read that failed: first and longest.
+const LIST_FIRST: Duration = Duration::from_secs(2);
+const LIST_LONGEST: Duration = Duration::from_mins(5);
+
+/// How far a resync is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResyncProgress {
+    /// Why it was begun.
+    pub reason: String,
+    /// When.
+    pub started: UnixMillis,
+    /// The entity types that it covers.
+    pub kinds: Vec<NotificationType>,
+    /// Entities marked so far.
+    pub marked: u64,
+    /// Where it is.
+    step: Step,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Step {
+    /// Marking what consumers have, after this key.
+    Known(Option<EntityKey>),
+    /// Walking the lists, after this supplier's product (`None`: at its beginning).
+    Lists(Option<(String, Option<String>)>),
+}
+
+/// What the resync says about itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResyncStatus {
+    /// The one that is running.
+    pub running: Option<ResyncProgress>,
+    /// When the last complete one over all covered types began.
+    pub last: Option<UnixMillis>,
+}
+
+/// A resync that was asked for and has not begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Requested {
+    reason: String,
+    kinds: Vec<NotificationType>,
+}
+
+/// What the loop shares with who asks.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    status: Mutex<ResyncStatus>,
+    asked: Notify,
+    /// Held while the fact of what was asked for is read and written.
+    requested: tokio::sync::Mutex<()>,
+}
+
+impl Shared {
+    pub(super) fn status(&self) -> ResyncStatus {
+        lock(&self.status).clone()
+    }
+}
+
+impl Pipeline {
+    /// Asks for a resync of some types (empty: all that are covered). Durable when it returns:
+    /// a restart does not forget it. One that is running is finished first.
+    ///
+    /// # Errors
+    /// The store's; then nothing was asked for.
+    pub async fn request_resync(
+        &self,
+        kinds: &[NotificationType],
+        reason: &str,
+    ) -> Result<(), StateError> {
+        let _alone = self.resync.requested.lock().await;
+        let mut kinds = if kinds.is_empty() {
+            self.covered.clone()
+        } else {
+            super::reads::covered(kinds)
+        };
+        if let Some(before) = self.read_fact::<Requested>(FACT_REQUESTED).await? {
+            kinds.extend(before.kinds);
+        }
+        kinds.sort_unstable();
+        kinds.dedup();
+        let requested = Requested {
+            reason: reason.to_owned(),
+            kinds,
+        };
+        self.write_fact(FACT_REQUESTED, Some(&requested)).await?;
+        self.resync.asked.notify_one();
+        Ok(())
+    }
+
+    /// The resync loop: runs until it is dropped or the store fails for good.
+    ///
+    /// # Errors
+    /// [`StateError::Failed`]: the process must end and open the store again.
+    pub async fn resync(&self) -> Result<(), StateError> {
+        let due = self.due_at_start().await?;
+        let alive = std::pin::pin!(self.stay_alive());
+        let run = std::pin::pin!(self.run_resyncs(due));
+        match select(alive, run).await {
+            Either::Left((result, _)) | Either::Right((result, _)) => result,
+        }
+    }
+
+    /// Notes every 20 s that the process is alive.
+    async fn stay_alive(&self) -> Result<(), StateError> {
+        loop {
+            if let Err(error) = self.write_fact(FACT_ALIVE, Some(&self.clock.now())).await {
+                self.store_trouble("note that it is alive", error).await?;
+            }
+            self.clock.sleep(ALIVE).await;
+        }
+    }
+
+    /// Why a resync is due when the process starts; `None` when none is.
+    async fn due_at_start(&self) -> Result<Option<&'static str>, StateError> {
+        let now = self.clock.now();
+        let last = self.read_fact::<UnixMillis>(FACT_LAST).await?;
+        lock(&self.resync.status).last = last;
+        let alive = self.read_fact::<UnixMillis>(FACT_ALIVE).await?;
+        Ok(match (last, alive) {
+            (None, _) => Some("none was ever completed"),
+            // A time in the future was written by a wrong clock: it tells nothing.
+            (Some(last), _) if last > now.after(DOWN) => Some("the last one is in the future"),
+            (Some(last), _) if now.since(last) > self.settings.fetch.resync_interval => {
+                Some("the last one is older than the interval")
+            }
+            (_, None) => Some("nobody knows how long the process was down"),
+            (_, Some(alive)) if now.since(alive) > DOWN || alive > now.after(DOWN) => {
+                Some("the process was down for more than a minute")
+            }
+            _ => None,
+        })
+    }
+
+    async fn run_resyncs(&self, due: Option<&'static str>) -> Result<(), StateError> {
+        let interval = self.settings.fetch.resync_interval;
+        // Monotonic time from here on; what is left of the interval comes from the last one.
+        let last = lock(&self.resync.status).last;
+        let age = last.map_or(interval, |last| self.clock.now().since(last).min(interval));
+        let mut next = self.clock.ticks().after(interval.saturating_sub(age));
+        if let Some(progress) = self.read_fact::<ResyncProgress>(FACT_PROGRESS).await? {
+            self.run(progress).await?;
+        }
+        if let Some(reason) = due {
+            next = self.clock.ticks().after(interval);
+            self.begin(reason, self.covered.clone()).await?;
+        }
+        loop {
+            if let Some(requested) = self.take_request().await? {
+                self.begin(&requested.reason, requested.kinds).await?;
+                continue;
+            }
+            if self.clock.ticks() >= next {
+                next = self.clock.ticks().after(interval);
+                self.begin("interval", self.covered.clone()).await?;
+                continue;
+            }
+            self.asked_or(next).await;
+        }
+    }
+
+    async fn asked_or(&self, next: Ticks) {
+        let asked = std::pin::pin!(self.resync.asked.notified());
+        let sleep = self.clock.sleep(next.since(self.clock.ticks()));
+        select(asked, sleep).await;
+    }
+
+    async fn take_request(&self) -> Result<Option<Requested>, StateError> {
+        let _alone = self.resync.requested.lock().await;
+        // It becomes the progress first: a crash between the two begins it twice, never not.
+        let Some(requested) = self.read_fact::<Requested>(FACT_REQUESTED).await? else {
+            return Ok(None);
+        };
+        self.write_fact(
+            FACT_PROGRESS,
+            Some(&self.fresh(&requested.reason, &requested.kinds)),
+        )
+        .await?;
+        self.write_fact::<Requested>(FACT_REQUESTED, None).await?;
+        Ok(Some(requested))
+    }
+
+    fn fresh(&self, reason: &str, kinds: &[NotificationType]) -> ResyncProgress {
+        ResyncProgress {
+            reason: reason.to_owned(),
+            started: self.clock.now(),
+            kinds: kinds.to_vec(),
+            marked: 0,
+            step: Step::Known(None),
+        }
+    }
+
+    async fn begin(&self, reason: &str, kinds: Vec<NotificationType>) -> Result<(), StateError> {
+        tracing::info!(reason, "resync begins");
+        self.run(self.fresh(reason, &kinds)).await
+    }
+
+    /// Runs a resync from where it is to its end.
+    async fn run(&self, mut progress: ResyncProgress) -> Result<(), StateError> {
+        self.note(&progress).await?;
+        self.mark_known(&mut progress).await?;
+        if progress
+            .kinds
+            .iter()
+            .any(|kind| *kind != NotificationType::Booking)
+        {
+            self.walk_lists(&mut progress).await?;
+        }
+        if self
+            .covered
+            .iter()
+            .all(|kind| progress.kinds.contains(kind))
+        {
+            self.write_fact(FACT_LAST, Some(&progress.started)).await?;
+            lock(&self.resync.status).last = Some(progress.started);
+        }
+        self.write_fact::<ResyncProgress>(FACT_PROGRESS, None)
+            .await?;
+        lock(&self.resync.status).running = None;
+        self.metrics.resyncs.inc();
+        tracing::info!(
+            reason = progress.reason,
+            marked = progress.marked,
+            "resync marked everything"
+        );
+        Ok(())
+    }
+
+    async fn note(&self, progress: &ResyncProgress) -> Result<(), StateError> {
+        self.write_fact(FACT_PROGRESS, Some(progress)).await?;
+        lock(&self.resync.status).running = Some(progress.clone());
+        Ok(())
+    }
+
+    /// Marks what consumers have.
+    async fn mark_known(&self, progress: &mut ResyncProgress) -> Result<(), StateError> {
+        while let Step::Known(after) = &progress.step {
+            let page = match self.state.list(None, after.as_ref(), PAGE).await {
+                Ok(page) => page,
+                Err(error) => {
+                    self.store_trouble("list what is known", error).await?;
+                    continue;
+                }
+            };
+            let keys: Vec<EntityKey> = page
+                .items
+                .into_iter()
+                .map(|event| event.key)
+                .filter(|key| progress.kinds.contains(&key.kind()))
+                .collect();
+            self.mark_page(progress, keys).await?;
+            progress.step = match page.next {
+                Some(next) => Step::Known(Some(next)),
+                None => Step::Lists(None),
+            };
+            self.note(progress).await?;
+        }
+        Ok(())
+    }
+
+    /// Marks what the lists have and consumers have not.
+    async fn walk_lists(&self, progress: &mut ResyncProgress) -> Result<(), StateError> {
+        let done = match &progress.step {
+            Step::Lists(done) => done.clone(),
+            Step::Known(_) => None,
+        };
+        let below = progress
+            .kinds
+            .iter()
+            .any(|kind| !matches!(kind, NotificationType::Booking | NotificationType::Supplier));
+        for supplier in self.listed(&Read::Suppliers).await? {
+            let resumed = done.as_ref().filter(|(done, _)| *done >= supplier.id);
+            let after = match resumed {
+                Some((done, Some(product))) if *done == supplier.id => Some(product.clone()),
+                Some(_) => continue,
+                None => None,
+            };
+            if after.is_none() {
+                let keys = self
+                    .unknown(progress, NotificationType::Supplier, &[&supplier.id])
+                    .await?;
+                self.mark_page(progress, keys).await?;
+            }
+            if below {
+                self.walk_products(progress, &supplier.id, after).await?;
+            }
+            progress.step = Step::Lists(Some((supplier.id, None)));
+            self.note(progress).await?;
+        }
+        Ok(())
+    }
+
+    async fn walk_products(
+        &self,
+        progress: &mut ResyncProgress,
+        supplier: &str,
+        after: Option<String>,
+    ) -> Result<(), StateError> {
+        let read = Read::Products {
+            supplier: supplier.to_owned(),
+        };
+        // A binding's own read lists its rates; without bindings they are listed here.
+        let bindings = progress.kinds.contains(&NotificationType::ChannelBinding);
+        let rates = !bindings
+            && [
+                NotificationType::Rate,
+                NotificationType::Availability,
+                NotificationType::PriceSchedule,
+            ]
+            .iter()
+            .any(|kind| progress.kinds.contains(kind));
+        for product in self.listed(&read).await? {
+            if after.as_ref().is_some_and(|after| product.id <= *after) {
+                continue;
+            }
+            let ids = [supplier, product.id.as_str()];
+            let mut keys = self
+                .unknown(progress, NotificationType::Product, &ids)
+                .await?;
+            keys.extend(
+                self.unknown(progress, NotificationType::ChannelBinding, &ids)
+                    .await?,
+            );
+            if rates {
+                keys.extend(self.unknown_rates(progress, supplier, &product.id).await?);
+            }
+            let marked = !keys.is_empty();
+            self.mark_page(progress, keys).await?;
+            progress.step = Step::Lists(Some((supplier.to_owned(), Some(product.id))));
+            if marked || rates {
+                self.note(progress).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn unknown_rates(
+        &self,
+        progress: &ResyncProgress,
+        supplier: &str,
+        product: &str,
+    ) -> Result<Vec<EntityKey>, StateError> {
+        let read = Read::Rates {
+            supplier: supplier.to_owned(),
+            product: product.to_owned(),
+        };
+        let mut keys = Vec::new();
+        for rate in self.listed(&read).await? {
+            let ids = [supplier, product, rate.id.as_str()];
+            keys.extend(self.unknown(progress, NotificationType::Rate, &ids).await?);
+            keys.extend(
+                self.unknown(progress, NotificationType::PriceSchedule, &ids)
+                    .await?,
+            );
+            if super::children::reserved(rate.data.get()) {
+                keys.extend(
+                    self.unknown(progress, NotificationType::Availability, &ids)
+                        .await?,
+                );
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The key, if its type is covered and consumers do not have it.
+    async fn unknown(
+        &self,
+        progress: &ResyncProgress,
+        kind: NotificationType,
+        ids: &[&str],
+    ) -> Result<Vec<EntityKey>, StateError> {
+        let Ok(key) = EntityKey::new(kind, ids) else {
+            return Ok(Vec::new());
+        };
+        if !progress.kinds.contains(&kind) {
+            return Ok(Vec::new());
+        }
+        let known = self
+            .state
+            .entity(&key)
+            .await?
+            .is_some_and(|event| event.change != ChangeKind::Removed);
+        Ok(if known { Vec::new() } else { vec![key] })
+    }
+
+    /// A list of the provider, sorted by id. What does not exist is an empty list: whatever was
+    /// known below it is marked already.
+    async fn listed(&self, read: &Read) -> Result<Vec<ListItem>, StateError> {
+        let mut wait = LIST_FIRST;
+        loop {
+            self.pause
+                .passed(self.reads.as_ref(), &self.budget, &self.clock)
+                .await;
+            self.budget.permit(&self.clock).await.spend();
+            let after = match self.reads.read(read).await {
+                Ok(Answer::Many(mut items)) => {
+                    items.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+                    return Ok(items);
+                }
+                Ok(Answer::One(_)) | Err(ReadError::Gone { .. }) => return Ok(Vec::new()),
+                Err(ReadError::Unauthorized { status }) => {
+                    self.pause.begin(status);
+                    None
+                }
+                Err(ReadError::Refused { reason }) => {
+                    tracing::warn!(
+                        ?read,
+                        reason,
+                        "the resync skips a list that the provider refuses"
+                    );
+                    return Ok(Vec::new());
+                }
+                Err(ReadError::Retry { reason, after }) => {
+                    tracing::info!(reason, "the resync waits for the provider");
+                    after
+                }
+            };
+            self.clock
+                .sleep(wait.max(after.unwrap_or_default()).min(LIST_LONGEST))
+                .await;
+            wait = wait.saturating_mul(2).min(LIST_LONGEST);
+        }
+    }
+
+    /// Marks, once the marks of earlier pages are mostly read.
+    async fn mark_page(
+        &self,
+        progress: &mut ResyncProgress,
+        keys: Vec<EntityKey>,
+    ) -> Result<(), StateError> {
+        for page in keys.chunks(PAGE) {
+            while self.state.stats().resync_marks > WAITING {
+                self.clock.sleep(LOOK_AGAIN).await;
+            }
+            while let Err(error) = self
+                .state
+                .mark(marks(page.iter().cloned(), MarkClass::Resync))
+                .await
+            {
+                self.store_trouble("mark for the resync", error).await?;
+            }
+            progress.marked += page.len() as u64;
+            self.metrics.resync_marks.inc_by(page.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// A fact that cannot be read (a newer program wrote it) counts as missing.
+    async fn read_fact<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
+        loop {
+            match self.state.fact(name).await {
+                Ok(bytes) => {
+                    return Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()));
+                }
+                Err(error) => self.store_trouble("read a fact", error).await?,
+            }
+        }
+    }
+
+    async fn write_fact<T: Serialize>(
+        &self,
+        name: &str,
+        value: Option<&T>,
+    ) -> Result<(), StateError> {
+        let bytes = value.map(|value| {
+            serde_json::to_vec(value).expect("facts have only string keys and finite numbers")
+        });
+        while let Err(error) = self.state.put_fact(name, bytes.clone()).await {
+            self.store_trouble("write a fact", error).await?;
+        }
+        Ok(())
+    }
+}
