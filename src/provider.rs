@@ -11,6 +11,7 @@ pub mod base;
 pub mod budget;
 pub mod client;
 pub mod credentials;
+mod json;
 pub mod registry;
 pub mod reseller;
 mod retry;

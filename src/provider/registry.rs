@@ -20,7 +20,7 @@ use super::budget::TokenBucket;
 use super::client::{Call, HttpAnswer, HttpClient};
 use super::credentials::CredentialSource;
 use super::wire::{self, ErrorObject};
-use super::{Registry, RegistryError, Rule, RuleBody, ServerTime, retry};
+use super::{Registry, RegistryError, Rule, RuleBody, ServerTime, json, retry};
 use crate::api::NotificationType;
 use crate::clock::Clock;
 use crate::secrets::{Credentials, Secret};
@@ -294,7 +294,7 @@ impl Registry for RegistryClient {
     }
 
     async fn create(&self, kind: NotificationType, body: &RuleBody) -> Result<Rule, RegistryError> {
-        let reply = match self.send(&Method::POST, kind, Some(&json(body))).await {
+        let reply = match self.send(&Method::POST, kind, Some(&encode(body))).await {
             Ok(reply) => reply,
             Err(unclear @ RegistryError::Unavailable { .. }) => {
                 return self.read_back(kind, body, unclear).await;
@@ -324,7 +324,7 @@ impl Registry for RegistryClient {
 
     async fn update(&self, kind: NotificationType, body: &RuleBody) -> Result<Rule, RegistryError> {
         let reply = self
-            .send_again(&Method::PUT, kind, Some(&json(body)))
+            .send_again(&Method::PUT, kind, Some(&encode(body)))
             .await?;
         match reply.answer.status {
             200..=299 => match rule(&reply.answer.body) {
@@ -424,7 +424,7 @@ const fn call_name(method: &Method) -> &'static str {
     }
 }
 
-fn json(body: &RuleBody) -> Vec<u8> {
+fn encode(body: &RuleBody) -> Vec<u8> {
     serde_json::json!({
         "url": body.url,
         "disabled": body.disabled,
@@ -437,7 +437,7 @@ fn json(body: &RuleBody) -> Vec<u8> {
 /// A rule as in reference §2.4. Only `url` must be there; `createdOn` and `updatedOn` are opaque,
 /// text or number.
 fn rule(body: &[u8]) -> Result<Rule, String> {
-    let text = wire::checked(body).map_err(|problem| problem.reason)?;
+    let text = json::checked(body).map_err(|problem| problem.reason)?;
     let Ok(Value::Object(mut object)) = serde_json::from_str(text) else {
         return Err("is no object".to_owned());
     };

@@ -16,7 +16,8 @@ use async_trait::async_trait;
 use super::base::{BaseUrl, push_segment, push_value};
 use super::client::{Call, HttpAnswer, HttpClient};
 use super::credentials::{CredentialSource, Current};
-use super::wire::{self, Expected, NotUnderstood};
+use super::json::NotUnderstood;
+use super::wire::{self, Expected};
 use super::{Answer, Read, ReadError, Reads, Window};
 use crate::api::entity::InvalidIdentifier;
 

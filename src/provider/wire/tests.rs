@@ -1,3 +1,4 @@
+use super::super::json::MAX_DEPTH;
 use super::*;
 use crate::secrets::Secret;
 
