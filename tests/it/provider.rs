@@ -6,6 +6,7 @@
 mod registry;
 mod reseller;
 mod server;
+mod simulated;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
