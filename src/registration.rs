@@ -5,7 +5,7 @@
 //!
 //! # What holds at every moment
 //!
-//! 1. **A rule is ours if and only if its URL ends in our owner.** Nothing else is ever written
+//! 1. **A rule is ours if and only if its URL ends in a type and our owner.** Nothing else is ever written
 //!    to, unless `adoption: Always` says so.
 //! 2. **A key is stored before its rule is enabled**, and the receivers have it. (A provider whose
 //!    PUT makes a new key can break this for the moment of that very PUT; the new key is stored
@@ -18,12 +18,16 @@
 //!
 //! Never here: Kubernetes; a guess about who owns a rule; a key or a foreign URL in a message.
 
+pub mod check;
+pub mod drift;
 pub mod execute;
 mod judge;
 mod metrics;
 pub mod plan;
 pub mod report;
 
+pub use check::{Check, Level, Resolver, SystemResolver, check, exit_code};
+pub use drift::{DriftCheck, Handle, Status};
 pub use execute::{Executor, GATE_TIMEOUT, Gate, KeyStore, Resyncs, StoreError};
 pub use metrics::RegistrationMetrics;
 pub use plan::{

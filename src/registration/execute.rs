@@ -18,13 +18,13 @@ use super::judge::{Stop, judge};
 use super::metrics::RegistrationMetrics;
 use super::plan::{Action, DeletionPolicy, DesiredRules, Mode, Observed, Step, plan_rule};
 use super::report::{Changes, Phase, Report};
-use crate::api::NotificationType;
+use crate::api::{NotificationType, Owner};
 use crate::clock::Clock;
 use crate::provider::{Registry, RegistryError, Rule, RuleBody};
 use crate::secrets::{Fingerprint, Secret};
 
 /// How long a pass waits for receivers to load new keys.
-pub const GATE_TIMEOUT: Duration = Duration::from_secs(180);
+pub const GATE_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// Steps a pass spends on one type. The longest way (a foreign rule adopted, its key changed by
 /// every PUT) takes eight; more means that somebody else writes too.
@@ -185,14 +185,14 @@ impl Executor {
                 self.resyncs.live(work.kind).await;
             }
         }
-        let report = self.report(desired, works);
+        let report = Self::report(desired, works);
         self.metrics.passed(&report);
         report
     }
 
     /// Removes (or, with [`DeletionPolicy::Retain`], disables) all rules of `owner`, and verifies
     /// it. Done when [`Report::is_complete`].
-    pub async fn deregister(&self, owner: &str, policy: DeletionPolicy) -> Report {
+    pub async fn deregister(&self, owner: Owner, policy: DeletionPolicy) -> Report {
         self.reconcile(&DesiredRules::none(owner, policy)).await
     }
 
@@ -406,7 +406,7 @@ impl Executor {
         }
     }
 
-    fn report(&self, desired: &DesiredRules, works: Vec<Work>) -> Report {
+    fn report(desired: &DesiredRules, works: Vec<Work>) -> Report {
         let refused = works.iter().find_map(|work| match &work.stop {
             Some(Stop::Unauthorized { status }) => Some(*status),
             _ => None,

@@ -106,7 +106,7 @@ fn is_known_as_ours(desired: &DesiredRules, seen: &Observed) -> bool {
         || seen
             .rule
             .as_ref()
-            .is_some_and(|rule| desired.owns(&rule.url))
+            .is_some_and(|rule| desired.owner.owns(&rule.url))
 }
 
 fn settled(
@@ -137,7 +137,7 @@ fn settled(
     let ours = seen
         .rule
         .as_ref()
-        .filter(|rule| wanted || desired.owns(&rule.url));
+        .filter(|rule| wanted || desired.owner.owns(&rule.url));
     Some(match ours {
         None => return None,
         Some(_) if !wanted => (

@@ -9,7 +9,8 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 pub use crate::api::v1alpha1::{Adoption, DeletionPolicy, Mode};
-use crate::api::{NotificationType, Operation};
+use crate::api::v1alpha1::{Notification, WebhookSubscriptionSpec};
+use crate::api::{NotificationType, Operation, Owner};
 use crate::provider::{Rule, RuleBody};
 use crate::secrets::Fingerprint;
 
@@ -18,8 +19,8 @@ use crate::secrets::Fingerprint;
 pub struct DesiredRules {
     /// `spec.url`: https, without query or fragment; a trailing slash does not matter.
     pub url: String,
-    /// Our owner: ten hex digits, the last segment of each of our rule URLs.
-    pub owner: String,
+    /// Our owner: the last segment of each of our rule URLs.
+    pub owner: Owner,
     /// One rule per subscribed type. Empty: none of our rules should be live.
     pub rules: BTreeMap<NotificationType, DesiredRule>,
     /// Whether the plan is carried out.
@@ -175,11 +176,31 @@ impl Plan {
 }
 
 impl DesiredRules {
+    /// What a subscription asks for, with its defaults applied. `spec` must have been validated.
+    pub fn of(spec: &WebhookSubscriptionSpec, owner: Owner) -> Self {
+        let wanted = |notification: Notification| {
+            let rule = DesiredRule {
+                operations: notification.operations(),
+                config: notification.config,
+            };
+            (notification.kind, rule)
+        };
+        Self {
+            url: spec.url.clone(),
+            owner,
+            rules: spec.notifications().into_iter().map(wanted).collect(),
+            mode: spec.registration.mode,
+            adoption: spec.registration.adoption,
+            deletion: spec.registration.deletion_policy,
+            suspend: spec.suspend,
+        }
+    }
+
     /// What remains to be wanted when the subscription goes: nothing.
-    pub fn none(owner: impl Into<String>, deletion: DeletionPolicy) -> Self {
+    pub fn none(owner: Owner, deletion: DeletionPolicy) -> Self {
         Self {
             url: String::new(),
-            owner: owner.into(),
+            owner,
             rules: BTreeMap::new(),
             mode: Mode::Manage,
             adoption: Adoption::Never,
@@ -190,20 +211,12 @@ impl DesiredRules {
 
     /// Where notifications of `kind` should go: `url/{type}/{owner}`.
     pub fn rule_url(&self, kind: NotificationType) -> String {
-        format!("{}/{}", self.shown_url(kind), self.owner)
+        self.owner.rule_url(&self.url, kind)
     }
 
     /// The rule URL without the owner, for status and messages.
     pub fn shown_url(&self, kind: NotificationType) -> String {
         format!("{}/{}", self.url.trim_end_matches('/'), kind.segment())
-    }
-
-    /// Whether a rule with this URL is ours: its last path segment is our owner.
-    pub fn owns(&self, url: &str) -> bool {
-        !self.owner.is_empty()
-            && url
-                .strip_suffix(self.owner.as_str())
-                .is_some_and(|rest| rest.ends_with('/'))
     }
 }
 
@@ -301,7 +314,7 @@ pub fn plan_rule(desired: &DesiredRules, kind: NotificationType, seen: &Observed
     };
     match &seen.rule {
         None => plan_missing(desired, kind, wanted),
-        Some(rule) if !desired.owns(&rule.url) => plan_foreign(desired, kind, wanted, rule),
+        Some(rule) if !desired.owner.owns(&rule.url) => plan_foreign(desired, kind, wanted, rule),
         Some(rule) => plan_ours(desired, kind, wanted, rule, seen),
     }
 }
@@ -309,7 +322,7 @@ pub fn plan_rule(desired: &DesiredRules, kind: NotificationType, seen: &Observed
 fn plan_unwanted(desired: &DesiredRules, seen: &Observed) -> RulePlan {
     let mut plan = RulePlan::default();
     match &seen.rule {
-        Some(rule) if desired.owns(&rule.url) => match desired.deletion {
+        Some(rule) if desired.owner.owns(&rule.url) => match desired.deletion {
             DeletionPolicy::Delete => {
                 plan.then(
                     Action::Delete,
@@ -363,6 +376,10 @@ fn plan_foreign(
     let mut plan = RulePlan::default();
     match desired.adoption {
         Adoption::Never => plan.refusal = Some(Refusal::RuleOwnedElsewhere { host }),
+        // Taken over, it could not go live: leave it to whoever it works for.
+        Adoption::Always if rule.security_key.is_none() => {
+            plan.refusal = Some(Refusal::KeyMissing);
+        }
         Adoption::Always => {
             let body = RuleBody {
                 url: desired.rule_url(kind),

@@ -2,7 +2,10 @@
 //! reference) and the promises it checks at each write: nothing foreign touched, no rule live
 //! before its key was stored and a resync noted.
 
+mod check;
 mod fake;
+mod passes;
+mod planning;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +52,7 @@ fn foreign(key: &str) -> StoredRule {
 fn desired(kinds: &[NotificationType]) -> DesiredRules {
     DesiredRules {
         url: "https://hooks.example.com/redeam".to_owned(),
-        owner: OWNER.to_owned(),
+        owner: OWNER.parse().unwrap(),
         rules: kinds
             .iter()
             .map(|kind| (*kind, DesiredRule::default()))

@@ -40,6 +40,7 @@ pub const FAULTS: [Fault; 4] = [
 
 /// The reference's open questions.
 #[derive(Debug, Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "independent switches")]
 pub struct Switches {
     /// POST on an existing rule replaces it, with a new key, instead of 409.
     pub post_replaces: bool,
