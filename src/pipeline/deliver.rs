@@ -201,7 +201,10 @@ impl Run {
                 return Ok(());
             }
             let clock = self.deliverer.clock.clone();
-            let drained = drain.filter(|until| *until > now);
+            // While it drains, what turns out to be slow is parked.
+            let drained = drain
+                .filter(|until| *until > now)
+                .map(|until| until.min(now.after(STORE_RETRY)));
             let timer = self.next_timer(now).into_iter().chain(drained).min();
             tokio::select! {
                 biased;

@@ -27,7 +27,7 @@ use reqwest::{Certificate, Client, Response, StatusCode, Url};
 use super::event::{self, Origin};
 use super::reload::Stamp;
 use super::{Class, Sink, Verdict};
-use crate::clock::{Clock, Ticks};
+use crate::clock::{Clock, Ticks, UnixMillis};
 use crate::settings::SinkSettings;
 use crate::state::StoredEvent;
 
@@ -255,12 +255,11 @@ impl HttpSink {
 
     /// Seconds, or an HTTP date.
     fn retry_after(&self, text: &str) -> Option<Duration> {
-        let wait = match text.trim().parse::<u64>() {
-            Ok(seconds) => Duration::from_secs(seconds),
-            Err(_) => {
-                let at = jiff::fmt::rfc2822::parse(text.trim()).ok()?.timestamp();
-                crate::clock::UnixMillis(at.as_millisecond()).since(self.clock.now())
-            }
+        let wait = if let Ok(seconds) = text.trim().parse() {
+            Duration::from_secs(seconds)
+        } else {
+            let at = jiff::fmt::rfc2822::parse(text.trim()).ok()?.timestamp();
+            UnixMillis(at.as_millisecond()).since(self.clock.now())
         };
         Some(wait.min(LONGEST_RETRY_AFTER))
     }

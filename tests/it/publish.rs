@@ -1,1 +1,8 @@
-//! Tests of `publish`.
+//! Publishing, through its public surfaces: the feed over HTTP, deliverers against scripted sinks,
+//! the http sink against a scripted server. Oracles: what was put into the store; what sinks wrote
+//! down; the CloudEvents SDK for Python.
+
+mod deliver;
+mod feed;
+mod memory;
+mod time;

@@ -382,13 +382,14 @@ impl Lanes {
         }
     }
 
-    /// The sink is well again: who only waited for that may go at once.
+    /// The sink is well again: who only waited for that may go at once. One attempt may have
+    /// been counted wrongly, when an outage hit this entity last.
     pub(super) fn wake_innocent(&mut self) {
         let waiting: Vec<EntityKey> = self.waiting.iter().map(|(_, key)| key.clone()).collect();
         for key in waiting {
             self.unready(&key);
             if let Some(lane) = self.by_key.get_mut(&key)
-                && lane.attempts == 0
+                && lane.attempts <= 1
             {
                 lane.waits = None;
             }
