@@ -28,7 +28,7 @@ use crate::secrets::{Fingerprint, Secret};
 
 /// How long a re-read counts: after one that finished, a signature that no key fits is refused
 /// for this long; and no two re-reads of a type begin closer together.
-const REREAD_INTERVAL: Duration = Duration::from_secs(60);
+const REREAD_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How long a replaced key stays valid by default. The provider's four attempts of 60 s and their
 /// unknown delays must fit in.

@@ -27,7 +27,7 @@ pub enum BadBody {
     #[error("body: expected JSON without a byte order mark")]
     ByteOrderMark,
     /// A syntax error.
-    #[error("body: expected JSON, which ends at line {line} column {column}")]
+    #[error("body: expected JSON; it cannot be read as such at line {line} column {column}")]
     NotJson {
         /// From 1.
         line: usize,
@@ -422,8 +422,14 @@ mod tests {
             ),
             ("[1]", "body: expected a JSON object"),
             ("7", "body: expected a JSON object"),
-            ("{} x", "body: expected JSON, which ends at line 1 column 4"),
-            ("{", "body: expected JSON, which ends at line 1 column 1"),
+            (
+                "{} x",
+                "body: expected JSON; it cannot be read as such at line 1 column 4",
+            ),
+            (
+                "{",
+                "body: expected JSON; it cannot be read as such at line 1 column 1",
+            ),
             ("{}", "signature: missing"),
             (
                 r#"{"signature":3}"#,

@@ -8,6 +8,7 @@
 //! connection belongs to [`serve`]), a decision about what a request means.
 
 mod connection;
+mod lengths;
 mod tls;
 
 use std::io;

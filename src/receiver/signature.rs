@@ -122,6 +122,9 @@ impl std::fmt::Debug for SigningKey {
 
 impl SigningKey {
     /// From the text of a rule's `securityKey`, taken as bytes: it is neither hex nor base64.
+    ///
+    /// # Panics
+    /// Never: HMAC takes keys of any length.
     pub fn new(secret: Secret) -> Self {
         let bytes = secret.expose().as_bytes();
         let any_length = "an HMAC key may have any length";

@@ -23,13 +23,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::ServerOptions;
+use super::lengths::Watched;
 
 /// The most that a request's head may have.
 const MAX_HEAD: usize = 16 * 1024;
@@ -42,6 +43,9 @@ const MAX_BUFFER: usize = 64 * 1024;
 
 /// How long a connection that was told to go may take to send what it has.
 const CLOSE_TIME: Duration = Duration::from_millis(200);
+
+/// The most that is read and thrown away at the end of a connection.
+const MAX_LEFTOVER: u64 = 256 * 1024;
 
 /// The answer to a head that came too slowly.
 const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
@@ -65,6 +69,8 @@ struct Peer {
     requests: AtomicUsize,
     /// The turn of its last activity.
     last: AtomicU64,
+    /// Whether a `content-length` line was read since the last answer.
+    length_seen: Arc<AtomicBool>,
     close: CancellationToken,
 }
 
@@ -88,6 +94,7 @@ struct Busy(Arc<Peer>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
+        self.0.length_seen.store(false, Ordering::Relaxed);
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -103,8 +110,7 @@ impl Connections {
             .header_read_timeout(options.header_timeout)
             .max_header_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
-            .max_buf_size(MAX_BUFFER)
-            .pipeline_flush(true);
+            .max_buf_size(MAX_BUFFER);
         Arc::new(Self {
             acceptor: acceptor.map(|tls| tls.handshake_timeout(options.header_timeout)),
             options,
@@ -134,6 +140,7 @@ impl Connections {
         let peer = Arc::new(Peer {
             requests: AtomicUsize::new(0),
             last: AtomicU64::new(self.next_turn()),
+            length_seen: Arc::default(),
             close: self.closing.child_token(),
         });
         self.lock().push(Arc::clone(&peer));
@@ -180,6 +187,11 @@ impl Connections {
         if self.draining() && self.options.refuse_while_draining {
             return shutting_down();
         }
+        if request.headers().contains_key(header::TRANSFER_ENCODING)
+            && peer.length_seen.load(Ordering::Relaxed)
+        {
+            return two_lengths();
+        }
         let limit = self.options.body_timeout;
         let request = request.map(|body| Body::new(TimedBody::new(body, limit)));
         let mut response = match self.router.clone().call(request).await {
@@ -199,15 +211,28 @@ impl Connections {
 }
 
 fn shutting_down() -> Response<Body> {
-    let mut response = Response::new(Body::from("shutting down; try again\n"));
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    let headers = response.headers_mut();
-    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
+    let mut response = last_answer(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "shutting down; try again\n",
     );
+    let seconds = HeaderValue::from_static("5");
+    response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    response
+}
+
+fn two_lengths() -> Response<Body> {
+    let text = "head: expected either content-length or transfer-encoding, found both\n";
+    last_answer(StatusCode::BAD_REQUEST, text)
+}
+
+/// An answer after which the connection ends.
+fn last_answer(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, plain);
     response
 }
 
@@ -242,13 +267,14 @@ async fn converse<S>(connections: &Connections, peer: &Arc<Peer>, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let watched = Watched::new(stream, Arc::clone(&peer.length_seen));
     let service = service_fn(|request| {
         // Boxed: to look at what is left after an error, hyper needs a connection that can move.
         Box::pin(async { Ok::<_, Infallible>(connections.answer(peer, request).await) })
     });
     let mut connection = connections
         .http
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(watched), service);
     let mut close = pin!(peer.close.cancelled());
     let mut closing = false;
     let mut patience = pin!(tokio::time::sleep(Duration::MAX));
@@ -279,14 +305,18 @@ where
     .await;
     let Some(ended) = ended else { return };
     let parts = connection.into_parts();
-    let mut stream = parts.io.into_inner();
+    let mut stream = parts.io.into_inner().into_inner();
     // Silence between two requests just ends; half a head gets an answer.
     let slow = ended.is_err_and(|error| error.is_timeout()) && !parts.read_buf.is_empty();
     let _ = tokio::time::timeout(CLOSE_TIME, async {
         if slow {
             stream.write_all(SLOW_HEAD).await?;
         }
-        stream.shutdown().await
+        stream.shutdown().await?;
+        // What is still coming in is read and thrown away: closing over it would reset the
+        // connection, and take the last answer from its reader.
+        let mut rest = stream.take(MAX_LEFTOVER);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
     })
     .await;
 }
