@@ -29,6 +29,8 @@
 //! Never here: a network call, a decision about what a provider's answer means, the name of
 //! anything in Kubernetes.
 
+pub mod embedded;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

@@ -1,0 +1,92 @@
+//! Moving what the write-ahead log holds into the database file, off the path of the commits.
+//!
+//! Owns: when. A checkpoint inside a commit costs that commit its sync of the whole file, and one
+//! that runs beside a busy writer never reaches the log's end, so that the log never starts anew.
+//! So: beside the writer, on a thread and connection of its own, until little is left; then the
+//! writer moves that little itself, between two commits, and its next commit starts the log from
+//! the beginning. The same thread is the engine's slow clock: it sends a tick for retention.
+//!
+//! Never here: a checkpoint that waits for readers.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use super::engine::{Command, Writes};
+use super::error::Result;
+
+/// Frames (pages) in the log at which a checkpoint begins: 4 MiB.
+pub(super) const BEGIN_FRAMES: i64 = 1024;
+/// Frames left that the writer may move by itself: half a megabyte.
+pub(super) const LITTLE_FRAMES: i64 = 128;
+/// How often retention and the closing commit are thought of.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How far the log is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Log {
+    /// Frames in it.
+    pub(super) frames: i64,
+    /// Of these, moved already.
+    pub(super) moved: i64,
+}
+
+impl Log {
+    pub(super) const fn left(self) -> i64 {
+        self.frames - self.moved
+    }
+}
+
+/// `mode`: `NOOP` only looks, `PASSIVE` moves what it can without waiting, `TRUNCATE` all.
+pub(super) fn checkpoint(connection: &Connection, mode: &str) -> Result<Log> {
+    let sql = match mode {
+        "NOOP" => "PRAGMA wal_checkpoint(NOOP)",
+        "PASSIVE" => "PRAGMA wal_checkpoint(PASSIVE)",
+        _ => "PRAGMA wal_checkpoint(TRUNCATE)",
+    };
+    Ok(connection.prepare_cached(sql)?.query_row([], |row| {
+        Ok(Log {
+            frames: row.get(1)?,
+            moved: row.get(2)?,
+        })
+    })?)
+}
+
+/// The thread: checkpoints when it is asked to, ticks when it is not.
+pub(super) fn run(
+    connection: &Connection,
+    asked: &Receiver<()>,
+    writer: &tokio::sync::mpsc::WeakSender<Command>,
+    metrics: &Writes,
+) {
+    let mut ticked = Instant::now();
+    loop {
+        let wait = TICK.saturating_sub(ticked.elapsed());
+        let command = match asked.recv_timeout(wait) {
+            Ok(()) => {
+                let started = Instant::now();
+                let result = checkpoint(connection, "PASSIVE");
+                metrics.observe_checkpoint(started.elapsed());
+                Command::Checkpointed(result.map(|_| ()))
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                ticked = Instant::now();
+                Command::Tick
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let Some(writer) = writer.upgrade() else {
+            return;
+        };
+        match command {
+            // A writer too busy to take a tick has no time for retention either.
+            Command::Tick => drop(writer.try_send(command)),
+            command => {
+                if writer.blocking_send(command).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

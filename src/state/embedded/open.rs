@@ -1,0 +1,143 @@
+//! Opening a store's folder: lock, looks before anything is changed, connections.
+//!
+//! Owns: what is refused, and with which words. Never here: a repair, or a file made beside one
+//! that is refused.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::engine::Engine;
+use super::error::{Fault, OpenError};
+use super::lock::Lock;
+use super::options::Options;
+use super::schema::{self, Kind};
+use super::store::Store;
+use super::{verify, wal};
+use crate::clock::{Ticks, UnixMillis};
+
+const DATABASE: &str = "bellhop.db";
+const LOCK: &str = "bellhop.lock";
+
+/// The parts of an engine.
+pub(super) struct Opened {
+    pub(super) store: Store,
+    pub(super) lock: Lock,
+    pub(super) checkpointer: Connection,
+    pub(super) readers: Vec<Connection>,
+    pub(super) path: PathBuf,
+}
+
+pub(super) fn open(
+    dir: &Path,
+    options: Options,
+    now: UnixMillis,
+    ticks: Ticks,
+) -> Result<Opened, OpenError> {
+    let io = |file: &Path, what| {
+        let file = file.to_owned();
+        move |source| OpenError::Io { file, what, source }
+    };
+    fs::create_dir_all(dir).map_err(io(dir, "cannot make the data folder"))?;
+    let lock = Lock::take(&dir.join(LOCK))?;
+    let path = dir.join(DATABASE);
+    let log = dir.join(format!("{DATABASE}-wal"));
+    if let Some(what) = wal::damage(&log).map_err(io(&log, "cannot read"))? {
+        return Err(OpenError::Damaged { file: log, what });
+    }
+    let size = fs::metadata(&path).map_or(0, |found| found.len());
+    let told = |fault| describe(&path, fault);
+    let connection = connect(&path, OpenFlags::SQLITE_OPEN_CREATE).map_err(&told)?;
+    match schema::kind(&connection)
+        .map_err(Fault::from)
+        .map_err(&told)?
+    {
+        Kind::Foreign => return Err(OpenError::Foreign { file: path }),
+        Kind::Bellhop(found) if found > schema::VERSION => {
+            return Err(OpenError::Newer {
+                file: path,
+                found,
+                known: schema::VERSION,
+            });
+        }
+        Kind::Bellhop(_) if size <= verify::FULL_CHECK_BYTES => {
+            verify::check(&connection).map_err(&told)?;
+        }
+        Kind::Empty if size > 0 && log_has_content(&log) => {
+            return Err(OpenError::Damaged {
+                file: path,
+                what: "it is empty, but its write-ahead log is not".to_owned(),
+            });
+        }
+        Kind::Bellhop(_) | Kind::Empty => {}
+    }
+    let store = Store::open_inner(connection, options, now, ticks).map_err(&told)?;
+    // The names of new files must survive a power cut as well as what is in them.
+    File::open(dir)
+        .and_then(|folder| folder.sync_all())
+        .map_err(io(dir, "cannot sync the data folder"))?;
+    let other = || -> Result<Connection, OpenError> {
+        let connection = connect(&path, OpenFlags::empty()).map_err(&told)?;
+        Ok(connection)
+    };
+    let checkpointer = other()?;
+    let limit = |connection: &Connection| -> Result<(), OpenError> {
+        schema::configure_checkpointer(connection)
+            .map_err(Fault::from)
+            .map_err(&told)
+    };
+    limit(&checkpointer)?;
+    let mut readers = Vec::new();
+    for _ in 0..Engine::reader_count() {
+        let reader = other()?;
+        schema::configure_reader(&reader)
+            .map_err(Fault::from)
+            .map_err(&told)?;
+        readers.push(reader);
+    }
+    Ok(Opened {
+        store,
+        lock,
+        checkpointer,
+        readers,
+        path,
+    })
+}
+
+fn log_has_content(log: &Path) -> bool {
+    fs::metadata(log).is_ok_and(|found| found.len() > 0)
+}
+
+fn connect(path: &Path, more: OpenFlags) -> super::error::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
+    let connection = Connection::open_with_flags(path, flags)?;
+    // Only someone with the sqlite3 program can be in the way; the lock file keeps others out.
+    connection.busy_timeout(Duration::from_secs(2))?;
+    Ok(connection)
+}
+
+fn describe(path: &Path, fault: Fault) -> OpenError {
+    let file = path.to_owned();
+    match fault {
+        Fault::Damaged(what) => OpenError::Damaged { file, what },
+        Fault::Sqlite(error) => match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => OpenError::Damaged {
+                file,
+                what: "its header is not that of an SQLite database".to_owned(),
+            },
+            Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged {
+                file,
+                what: error.to_string(),
+            },
+            Some(ErrorCode::DiskFull) => OpenError::Full { file },
+            _ => OpenError::Sqlite {
+                file,
+                what: error.to_string(),
+            },
+        },
+        Fault::Full(_) => OpenError::Full { file },
+        Fault::Busy(what) => OpenError::Sqlite { file, what },
+    }
+}
