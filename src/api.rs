@@ -1,6 +1,7 @@
 //! The resource `WebhookSubscription`, its rules and conditions, and the words that all layers
 //! share (notification types, entity keys). No IO anywhere below this module.
 
+pub mod crd;
 pub mod entity;
 pub mod owner;
 pub mod v1alpha1;
