@@ -131,7 +131,7 @@ file.yaml:32:7: kind: `Deployment` is not read; `bellhop.dev/v1alpha1` WebhookSu
             mistakes(&big),
             "file.yaml: 1048577 bytes; a manifest has at most 1048576: is this the right file?"
         );
-        let deep = "[".repeat(100);
+        let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
         let found = mistakes(&deep);
         assert!(found.contains("nested deeper than 64 levels"), "{found}");
         let bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\n";
