@@ -283,11 +283,7 @@ impl Reader {
             .get_or_insert_with(|| "default".to_owned());
         let mut right = wrong.is_empty();
         for mistake in validate(&object) {
-            let said = |path: &String| {
-                mistake.path == *path
-                    || mistake.path.starts_with(&format!("{path}."))
-                    || mistake.path.starts_with(&format!("{path}["))
-            };
+            let said = |path: &String| follows(&mistake.path, path);
             if wrong.iter().any(said) {
                 continue;
             }
@@ -508,6 +504,22 @@ fn metadata_schema() -> Value {
         fields.insert(name.to_owned(), json!({ "type": "array", "items": {} }));
     }
     json!({ "type": "object", "required": ["name"], "properties": fields })
+}
+
+/// Whether a mistake at `path` comes of one of structure at `wrong`, or of the stand-in there: it
+/// is at or below it, of the list that it is an item of, or of the same field of another item.
+fn follows(path: &str, wrong: &str) -> bool {
+    let below = path
+        .strip_prefix(wrong)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+    let item = wrong.strip_prefix(path).is_some_and(|rest| {
+        rest.starts_with('[') && rest.find(']').is_some_and(|end| end + 1 == rest.len())
+    });
+    let twin = path.ends_with("].type")
+        && path.rsplit_once('[').map(|(list, _)| list)
+            == wrong.rsplit_once('[').map(|(list, _)| list)
+        && wrong.ends_with("].type");
+    below || item || twin
 }
 
 /// Where a path stands in a document, or the nearest thing above it that is there.

@@ -264,7 +264,7 @@ impl Builder {
             }),
             (Kind::Map(_), Awaits::Key) => match text_of_key(&node) {
                 Some(key) if open.seen.insert(key.clone()) => {
-                    open.awaits = Awaits::Value(key, place)
+                    open.awaits = Awaits::Value(key, place);
                 }
                 Some(key) => {
                     open.awaits = Awaits::Dropped;
