@@ -1,8 +1,136 @@
 //! The command line: parse, assemble, run.
+//!
+//! Owns: flags and their environment variables, exit codes, how the modules are put together into
+//! a process, and the words a person reads on the terminal.
+//!
+//! Never here: a decision about notifications, rules or entities; those belong to the modules that
+//! are assembled here.
+
+pub mod check;
+pub mod conditions;
+pub mod crd;
+pub mod dataplane;
+pub mod demo;
+pub mod keystore;
+pub mod manifests;
+pub mod run;
+pub mod simulate;
+pub mod standalone;
+pub mod status;
 
 use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
+
+use crate::telemetry::{self, LogFormat};
+
+/// Receives the data-free webhook notifications of Redeam / Travel Curious, makes them durable,
+/// fetches what changed and publishes it in order as CloudEvents.
+///
+/// Start with `bellhop demo`: it needs no account, no cluster and no set-up.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bellhop",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+#[command(after_help = "Exit codes: 0 fine, 1 failed, 2 wrong usage.\n\
+    Every flag can be given as an environment variable: --data-dir is BELLHOP_DATA_DIR.")]
+pub struct Cli {
+    /// What is logged, in tracing's syntax: `warn`, `info`, `bellhop=debug,warn`
+    #[arg(long, global = true, env = "BELLHOP_LOG", value_name = "FILTER")]
+    log: Option<String>,
+
+    /// How a log line looks (logs go to stderr)
+    #[arg(
+        long,
+        global = true,
+        env = "BELLHOP_LOG_FORMAT",
+        value_enum,
+        default_value = "text"
+    )]
+    log_format: LogFormat,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the whole journey with a simulated provider, in one process
+    Demo(demo::DemoArgs),
+    /// Run one subscription without a cluster: register, receive, fetch, publish
+    Run(run::RunArgs),
+    /// Run a simulated provider: registry, reseller API, and a control API to steer it
+    Simulate(simulate::SimulateArgs),
+    /// Validate a subscription against the real provider, without writing anything
+    Check(check::CheckArgs),
+    /// Print the CustomResourceDefinition
+    Crd(crd::CrdArgs),
+}
+
+impl Command {
+    /// Long-running services say what they do; commands that talk to a person keep the log for
+    /// what went wrong.
+    const fn default_filter(&self) -> &'static str {
+        match self {
+            Self::Run(_) | Self::Simulate(_) => "info",
+            Self::Demo(_) | Self::Check(_) | Self::Crd(_) => "error",
+        }
+    }
+}
+
+/// Why a command ended without having done its work.
+#[derive(Debug)]
+pub enum Failure {
+    /// The input is wrong: exit code 2.
+    Usage(String),
+    /// The work failed: exit code 1.
+    Failed(String),
+    /// Already told on stdout (a list of checks, a comparison): exit code 1 and no more words.
+    Told,
+}
+
 /// Runs the program and says how it ended: 0 fine, 1 failed, 2 wrong usage.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    let filter = cli.log.as_deref().unwrap_or(cli.command.default_filter());
+    if let Err(error) = telemetry::install(cli.log_format, filter) {
+        eprintln!("bellhop: {error}");
+        return ExitCode::from(2);
+    }
+    crate::provider::client::install_crypto_provider();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(1024 * 1024)
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("bellhop: cannot start the async runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Demo(args) => demo::run(args).await,
+            Command::Run(args) => run::run(args).await,
+            Command::Simulate(args) => simulate::run(args).await,
+            Command::Check(args) => check::run(args).await,
+            Command::Crd(args) => crd::run(args),
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Told) => ExitCode::FAILURE,
+        Err(Failure::Failed(message)) => {
+            eprintln!("bellhop: {message}");
+            ExitCode::FAILURE
+        }
+        Err(Failure::Usage(message)) => {
+            eprintln!("bellhop: {message}");
+            ExitCode::from(2)
+        }
+    }
 }

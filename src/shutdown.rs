@@ -39,14 +39,41 @@ impl Supervisor {
     }
 
     /// Waits for SIGTERM, Ctrl-C, a cancelled token or the end of a task; then cancels the token
-    /// and gives the tasks `deadline` to drain. A second Ctrl-C ends the wait.
+    /// and gives the tasks `deadline` to drain. A second signal ends the wait.
     ///
     /// # Errors
     /// What ended the process when that was not a request: the task's name and its error.
-    pub async fn run(mut self, deadline: Duration) -> Result<(), String> {
+    pub async fn run(self, deadline: Duration) -> Result<(), String> {
+        let token = self.token();
+        let signal = async {
+            asked_to_end().await;
+            tracing::info!("shutting down");
+            token.cancel();
+        };
+        let tasks = self.run_until_cancelled(deadline);
+        tokio::pin!(tasks);
+        tokio::select! {
+            ended = &mut tasks => return ended,
+            () = signal => {}
+        }
+        tokio::select! {
+            ended = tasks => ended,
+            () = asked_to_end() => {
+                tracing::warn!("second signal: not waiting for the drain");
+                Ok(())
+            }
+        }
+    }
+
+    /// As [`Supervisor::run`], for a part of a process that somebody else ends: signals are not
+    /// listened to, only the token.
+    ///
+    /// # Errors
+    /// As [`Supervisor::run`].
+    pub async fn run_until_cancelled(mut self, deadline: Duration) -> Result<(), String> {
         let mut failure = None;
         tokio::select! {
-            () = asked_to_end() => tracing::info!("shutting down"),
+            biased;
             () = self.token.cancelled() => {}
             Some(ended) = self.tasks.join_next() => {
                 failure = describe(ended).or(Some("a vital task ended early".to_owned()));
@@ -58,11 +85,11 @@ impl Supervisor {
                 failure = failure.take().or(describe(ended));
             }
         });
-        tokio::select! {
-            result = drained => if result.is_err() {
-                tracing::warn!(deadline_seconds = deadline.as_secs(), "drain deadline passed");
-            },
-            () = asked_to_end() => tracing::warn!("second signal: not waiting for the drain"),
+        if drained.await.is_err() {
+            tracing::warn!(
+                deadline_seconds = deadline.as_secs(),
+                "drain deadline passed"
+            );
         }
         failure.map_or(Ok(()), Err)
     }

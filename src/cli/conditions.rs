@@ -1,0 +1,146 @@
+//! The conditions of a standalone process: the words that the resource uses, from what the parts
+//! of the process say. Pure.
+//!
+//! Owns: which facts make which condition. Never here: a clock, IO, text of a provider.
+
+use crate::api::condition::{Condition, ConditionStatus, ConditionType, Reason};
+use crate::pipeline::PipelineStatus;
+use crate::publish::SinkStatus;
+use crate::receiver::ReceiverStatus;
+use crate::registration::report::{Reason as RuleReason, Report};
+use crate::state::Stats;
+
+/// What the parts say.
+pub struct Facts {
+    /// The newest pass of registration; `None` before the first one ended.
+    pub report: Option<Report>,
+    /// The store.
+    pub stats: Stats,
+    /// The public port.
+    pub receiver: ReceiverStatus,
+    /// Reading.
+    pub pipeline: PipelineStatus,
+    /// Each http sink.
+    pub sinks: Vec<SinkStatus>,
+}
+
+/// All conditions, in the order in which they are shown.
+pub fn conditions(facts: &Facts) -> Vec<Condition> {
+    let parts = [
+        credentials(facts),
+        registered(facts.report.as_ref()),
+        receiver(&facts.receiver),
+        delivering(facts),
+    ];
+    let mut all = vec![ready(&parts)];
+    all.extend(parts);
+    if facts.receiver.rules.iter().any(|rule| rule.weak_signature) {
+        all.push(Condition::new(
+            ConditionType::WeakSignature,
+            true,
+            Reason::Md5InUse,
+        ));
+    }
+    if facts.receiver.rules.iter().any(|rule| rule.clock_ahead) {
+        all.push(Condition::new(
+            ConditionType::ClockSkew,
+            true,
+            Reason::ClockDiffers,
+        ));
+    }
+    all
+}
+
+/// Ready is what all others come to; the first that is not true gives the reason. A dead letter
+/// makes Delivering false, not Ready.
+fn ready(parts: &[Condition]) -> Condition {
+    let suspended = parts.iter().any(|part| part.reason == Reason::Suspended);
+    let first = parts
+        .iter()
+        .find(|part| part.status != ConditionStatus::True && part.reason != Reason::DeadLetters);
+    match first {
+        Some(part) => Condition {
+            kind: ConditionType::Ready,
+            status: ConditionStatus::False,
+            ..part.clone()
+        },
+        None if suspended => Condition::new(ConditionType::Ready, true, Reason::Suspended),
+        None => Condition::new(ConditionType::Ready, true, Reason::Ok),
+    }
+}
+
+fn credentials(facts: &Facts) -> Condition {
+    let registry = facts
+        .report
+        .as_ref()
+        .and_then(|report| report.credentials_valid);
+    let (status, reason) = match (facts.pipeline.credentials_refused, registry) {
+        (Some(_), _) | (None, Some(false)) => (ConditionStatus::False, Reason::Unauthorized),
+        (None, Some(true)) => (ConditionStatus::True, Reason::CredentialsAccepted),
+        (None, None) => (ConditionStatus::Unknown, Reason::CredentialsUnchecked),
+    };
+    Condition::new(ConditionType::CredentialsValid, status, reason)
+}
+
+fn registered(report: Option<&Report>) -> Condition {
+    let kind = ConditionType::Registered;
+    let Some(report) = report else {
+        return Condition::new(kind, ConditionStatus::Unknown, Reason::RegistrationPending);
+    };
+    let verdict = report.verdict();
+    let reason = match verdict.reason {
+        RuleReason::CredentialsInvalid => Reason::Unauthorized,
+        RuleReason::RuleOwnedElsewhere => Reason::RuleOwnedElsewhere,
+        RuleReason::UnsupportedType => Reason::TypeUnsupported,
+        RuleReason::StoreFailed => Reason::StoreUnavailable,
+        RuleReason::KeysNotLoaded => Reason::KeysNotLoaded,
+        RuleReason::KeyMissing | RuleReason::ProviderRefused | RuleReason::ProviderUnavailable => {
+            Reason::ProviderUnavailable
+        }
+        RuleReason::Contended | RuleReason::NotApplied => Reason::DriftFound,
+        RuleReason::WouldChange => Reason::ObserveOnly,
+        RuleReason::Suspended => Reason::Suspended,
+        RuleReason::Retained | RuleReason::Registered | RuleReason::Removed => Reason::RulesInPlace,
+    };
+    let status = match verdict.status {
+        Some(true) => ConditionStatus::True,
+        Some(false) => ConditionStatus::False,
+        None => ConditionStatus::Unknown,
+    };
+    Condition {
+        message: verdict.message,
+        ..Condition::new(kind, status, reason)
+    }
+}
+
+fn receiver(receiver: &ReceiverStatus) -> Condition {
+    let kind = ConditionType::ReceiverAvailable;
+    let without: Vec<&str> = receiver
+        .rules
+        .iter()
+        .filter(|rule| rule.key_fingerprints.is_empty())
+        .map(|rule| rule.kind.as_str())
+        .collect();
+    if without.is_empty() {
+        Condition::new(kind, true, Reason::ReceiverReady)
+    } else {
+        Condition::new(kind, false, Reason::KeysNotLoaded).about(&without.join(", "))
+    }
+}
+
+fn delivering(facts: &Facts) -> Condition {
+    let kind = ConditionType::Delivering;
+    if facts.pipeline.credentials_refused.is_some() {
+        return Condition::new(kind, false, Reason::FetchPaused);
+    }
+    if facts.pipeline.removals_held > 0 {
+        return Condition::new(kind, false, Reason::RemovalGuard);
+    }
+    if let Some(sink) = facts.sinks.iter().find(|sink| !sink.well) {
+        return Condition::new(kind, false, Reason::SinkUnavailable).about(&sink.name);
+    }
+    if facts.stats.dead_letters.iter().sum::<u64>() > 0 {
+        return Condition::new(kind, false, Reason::DeadLetters);
+    }
+    Condition::new(kind, true, Reason::DeliveryOk)
+}

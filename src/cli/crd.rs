@@ -1,0 +1,31 @@
+//! `bellhop crd`: the CustomResourceDefinition, or its field reference. Never here: its content.
+
+use clap::Args;
+
+use super::Failure;
+use crate::api::crd::{crd_yaml, reference};
+
+/// Prints the CustomResourceDefinition as YAML: `bellhop crd | kubectl apply -f -`.
+#[derive(Debug, Args)]
+pub struct CrdArgs {
+    /// Print the reference of all fields, as Markdown, instead
+    #[arg(long, env = "BELLHOP_REFERENCE")]
+    reference: bool,
+}
+
+/// Prints.
+pub fn run(args: CrdArgs) -> Result<(), Failure> {
+    use std::io::Write;
+    let text = if args.reference {
+        reference()
+    } else {
+        crd_yaml()
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // `bellhop crd | head` is no failure.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

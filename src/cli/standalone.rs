@@ -1,0 +1,278 @@
+//! One subscription without a cluster: the data plane, and the registration beside it.
+//!
+//! Owns: the assembly that `bellhop run` and `bellhop demo` share, the drift check, what a
+//! registration owes to the pipeline (a resync of each type whose rule was not live), and the
+//! watch on the manifest's credentials.
+//!
+//! Never here: a rule written by anyone but the executor; a secret in a message.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::dataplane::{DataPlane, Parts, Ports, Provider};
+use super::keystore::{KeyFolder, private_folder};
+use super::manifests::Manifests;
+use crate::api::NotificationType;
+use crate::clock::{Clock, SystemClock};
+use crate::metrics::Metrics;
+use crate::pipeline::Pipeline;
+use crate::provider::credentials::CredentialSource;
+use crate::receiver::keys::{KeyChange, KeySource};
+use crate::receiver::server::TlsFiles;
+use crate::registration::{
+    DriftCheck, Executor, KeyStore, RegistrationMetrics, Report, Resyncs, StoreError,
+};
+use crate::shutdown::Supervisor;
+use crate::state::{State, StateError};
+
+/// How often the manifest's credentials are looked at.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// What a standalone process is told beside its manifests.
+pub struct Standalone {
+    /// Subscription and Secrets.
+    pub manifests: Manifests,
+    /// Where everything durable lies.
+    pub data_dir: PathBuf,
+    /// Certificate of the public port.
+    pub tls: Option<TlsFiles>,
+    /// How long requests in flight may take at the end.
+    pub drain: Duration,
+    /// Whether provider URLs may be plain http on other hosts than this one.
+    pub allow_plain_http: bool,
+}
+
+impl Standalone {
+    /// Starts everything on `ports` as vital tasks of `supervisor`.
+    ///
+    /// # Errors
+    /// What cannot be started, and what to do about it.
+    pub async fn start(
+        self,
+        ports: Ports,
+        supervisor: &mut Supervisor,
+    ) -> Result<Arc<DataPlane>, String> {
+        private_folder(&self.data_dir)?;
+        self.manifests.lay_out(&self.data_dir)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let credentials = credentials(&self.manifests, clock)?;
+        let keys = self.data_dir.join("keys");
+        private_folder(&keys)?;
+        let settings = self.manifests.settings.clone();
+        let desired = self.manifests.desired.clone();
+        let every = self.manifests.drift_check_interval;
+        let parts = Parts {
+            settings,
+            base_path: self.manifests.base_path.clone(),
+            store: self.data_dir.join("store"),
+            keys: keys.clone(),
+            credentials: credentials.clone(),
+            allow_plain_http: self.allow_plain_http,
+            tls: self.tls,
+            drain: self.drain,
+            ports,
+        };
+        let (plane, changes) = DataPlane::start(parts, supervisor).await?;
+        let plane = Arc::new(plane);
+        let folder = Arc::new(KeyFolder::new(
+            keys,
+            plane.ring.clone(),
+            plane.clock.clone(),
+        )?);
+        let executor = Executor::new(
+            plane.registry.clone(),
+            folder.clone(),
+            folder.clone(),
+            Arc::new(Owed {
+                state: plane.state.clone(),
+                pipeline: plane.pipeline.clone(),
+            }),
+            plane.clock.clone(),
+            RegistrationMetrics::new(&plane.metrics),
+        );
+        // Nothing changes what is wanted while the process lives.
+        let (_, desired) = watch::channel(Arc::new(desired));
+        let (drift, handle) = DriftCheck::new(executor, plane.clock.clone(), desired, every);
+        // The cell is new: it cannot have been set before.
+        let _ = plane.registration.set(handle);
+        let token = supervisor.token();
+        supervisor.spawn("registration", async move {
+            drift.run(token).await;
+            Ok(())
+        });
+        supervisor.spawn(
+            "key changes",
+            key_changes(changes, folder, plane.pipeline.clone(), supervisor.token()),
+        );
+        supervisor.spawn(
+            "credentials",
+            watch_credentials(self.manifests, credentials, supervisor.token()),
+        );
+        Ok(plane)
+    }
+
+    /// Removes (or disables, as `deletionPolicy` says) the rules of this subscription.
+    ///
+    /// # Errors
+    /// What cannot be set up, and what to do about it.
+    pub async fn deregister(self) -> Result<Report, String> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let metrics = Metrics::new();
+        let credentials = credentials(&self.manifests, clock.clone())?;
+        let settings = &self.manifests.settings;
+        let provider = Provider::new(
+            settings,
+            &credentials,
+            self.allow_plain_http,
+            &clock,
+            &metrics,
+        )?;
+        let (changed, _nobody) = tokio::sync::mpsc::channel(1);
+        let ring = Arc::new(crate::receiver::keys::KeyRing::new(
+            clock.clone(),
+            Duration::ZERO,
+            None,
+            None,
+            changed,
+            &metrics,
+        ));
+        let folder = Arc::new(KeyFolder::new(
+            self.data_dir.join("keys"),
+            ring,
+            clock.clone(),
+        )?);
+        let executor = Executor::new(
+            provider.registry,
+            folder.clone(),
+            folder,
+            Arc::new(NothingOwed),
+            clock,
+            RegistrationMetrics::new(&metrics),
+        );
+        let desired = &self.manifests.desired;
+        Ok(executor
+            .deregister(desired.owner.clone(), desired.deletion)
+            .await)
+    }
+}
+
+/// The source of credentials that starts with what the manifests hold.
+///
+/// # Errors
+/// When they cannot be sent in a header.
+pub fn credentials(
+    manifests: &Manifests,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<CredentialSource>, String> {
+    CredentialSource::memory(manifests.credentials.clone(), clock)
+        .map_err(|error| error.to_string())
+}
+
+/// Resyncs that registration calls for, kept in the store until the rule is live.
+struct Owed {
+    state: Arc<dyn State>,
+    pipeline: Arc<Pipeline>,
+}
+
+fn owed_fact(kind: NotificationType) -> String {
+    format!("resync-owed/{}", kind.segment())
+}
+
+#[async_trait]
+impl Resyncs for Owed {
+    async fn due(&self, kind: NotificationType) -> Result<(), StoreError> {
+        self.state
+            .put_fact(&owed_fact(kind), Some(b"1".to_vec()))
+            .await
+            .map_err(|error| StoreError(error.to_string()))
+    }
+
+    async fn live(&self, kind: NotificationType) {
+        let result: Result<(), StateError> = async {
+            if self.state.fact(&owed_fact(kind)).await?.is_some() {
+                self.pipeline
+                    .request_resync(&[kind], "the rule became live")
+                    .await?;
+                self.state.put_fact(&owed_fact(kind), None).await?;
+            }
+            Ok(())
+        }
+        .await;
+        if let Err(error) = result {
+            tracing::warn!(%kind, %error, "cannot begin the resync that is owed; the next pass will");
+        }
+    }
+}
+
+/// Taking rules away owes nobody a resync.
+struct NothingOwed;
+
+#[async_trait]
+impl Resyncs for NothingOwed {
+    async fn due(&self, _kind: NotificationType) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn live(&self, _kind: NotificationType) {}
+}
+
+/// A key that changed at the provider is stored, and its type resynced: what came meanwhile was
+/// refused.
+async fn key_changes(
+    mut changes: tokio::sync::mpsc::Receiver<KeyChange>,
+    keys: Arc<KeyFolder>,
+    pipeline: Arc<Pipeline>,
+    token: CancellationToken,
+) -> Result<(), String> {
+    loop {
+        let change = tokio::select! {
+            change = changes.recv() => change,
+            () = token.cancelled() => return Ok(()),
+        };
+        let Some(change) = change else {
+            token.cancelled().await;
+            return Ok(());
+        };
+        if change.source == KeySource::Registry
+            && let Err(error) = keys.store(change.kind, &change.key).await
+        {
+            tracing::error!(%error, "the changed key works until the restart; then it is learned anew");
+        }
+        if let Err(error) = pipeline
+            .request_resync(&[change.kind], "the signing key changed")
+            .await
+        {
+            tracing::warn!(kind = %change.kind, %error, "cannot ask for the resync that a changed key calls for");
+        }
+    }
+}
+
+/// Takes over credentials that change in the manifest files.
+async fn watch_credentials(
+    manifests: Manifests,
+    source: Arc<CredentialSource>,
+    token: CancellationToken,
+) -> Result<(), String> {
+    let mut watch = manifests.watch();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(WATCH_EVERY) => {}
+            () = token.cancelled() => return Ok(()),
+        }
+        let Some(read) = watch.changed() else {
+            continue;
+        };
+        match read.and_then(|found| source.replace(found).map_err(|error| error.to_string())) {
+            Ok(true) => tracing::info!("the credentials changed; the new ones are in use"),
+            Ok(false) => {}
+            Err(problem) => {
+                tracing::warn!(%problem, "the manifest changed, but its credentials cannot be used; keeping the old ones");
+            }
+        }
+    }
+}
