@@ -1,0 +1,35 @@
+# What a person or CI runs. `make help` lists the targets.
+SHELL := /bin/bash
+CARGO ?= cargo
+TOOLS := $(CURDIR)/target/tools
+
+.DEFAULT_GOAL := help
+.PHONY: help build test tools lint bench crds clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+build: ## Build the release program: target/release/bellhop
+	$(CARGO) build --release
+
+test: tools ## Run every test; builds the foreign programs they need the first time
+	$(CARGO) test --features planted-bugs
+
+tools: ## Build or install the foreign programs of the tests into target/tools
+	@tests/tools/install.sh $(TOOLS)
+
+lint: ## Formatting, lints, licences and sources of dependencies
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --features planted-bugs -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
+	else echo "lint: cargo-deny is not installed, skipped: cargo install --locked cargo-deny"; fi
+
+bench: ## Measure against bare axum and raw fsync; writes target/bench/
+	$(CARGO) bench --bench journey
+
+crds: ## Write crds/ and docs/resource.md anew from the resource types
+	$(CARGO) run --quiet -- crd > crds/bellhop.dev_webhooksubscriptions.yaml
+	$(CARGO) run --quiet -- crd --reference > docs/resource.md
+
+clean: ## Remove all that was built
+	$(CARGO) clean
