@@ -4,5 +4,7 @@
 
 mod deliver;
 mod feed;
+mod foreign;
+mod http;
 mod memory;
 mod time;

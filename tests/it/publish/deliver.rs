@@ -284,7 +284,7 @@ async fn a_sink_that_is_not_well_is_probed_and_nothing_is_buried() {
         first_half.len()
     );
     let gaps = first_half.windows(2).map(|pair| pair[1].since(pair[0]));
-    assert!(gaps.max().unwrap() <= Duration::from_secs(60));
+    assert!(gaps.max().unwrap() <= Duration::from_mins(1));
     assert!(!run.status.borrow().well);
     assert!(
         world
@@ -310,7 +310,7 @@ async fn retry_after_is_honoured() {
     let run = world.start(&settings("a", 3), |_, before| match before {
         0 => Answer::Now(Verdict::NotWell {
             class: Class::Throttled,
-            retry_after: Some(Duration::from_secs(300)),
+            retry_after: Some(Duration::from_mins(5)),
         }),
         _ => yes(),
     });
@@ -337,14 +337,15 @@ async fn a_refused_event_is_a_dead_letter_and_the_next_revision_resolves_it() {
     world.state.publish("booking/2", Some("{}"));
     let good = world.state.publish("booking/1", Some("{}"));
     world.until(5, || world.cursor("a") == 3).await;
-    let inner = world.state.lock();
-    let [(sink, letter, reason)] = &inner.buried[..] else {
-        panic!("{:?}", inner.buried);
-    };
-    assert_eq!((sink.as_str(), letter.sequence), ("a", bad.sequence));
-    assert!(reason.contains("422"));
-    assert!(inner.delivered.contains(&(good.key.clone(), good.revision)));
-    drop(inner);
+    {
+        let inner = world.state.lock();
+        let [(sink, letter, reason)] = &inner.buried[..] else {
+            panic!("{:?}", inner.buried);
+        };
+        assert_eq!((sink.as_str(), letter.sequence), ("a", bad.sequence));
+        assert!(reason.contains("422"));
+        assert!(inner.delivered.contains(&(good.key.clone(), good.revision)));
+    }
     assert_eq!(run.status.borrow().dead_letters, 1);
     run.end(&world).await;
 }
@@ -572,4 +573,58 @@ async fn at_shutdown_what_is_done_is_committed_and_what_hangs_is_left() {
     run.end(&world).await;
     assert_eq!(world.cursor("a"), 3, "the hanging one is parked");
     assert_eq!(world.state.position("a").parked.len(), 1);
+}
+
+/// The two switches of the model test do what they say, so that it can prove that it sees them.
+#[cfg(feature = "planted-bugs")]
+mod planted {
+    use bellhop::planted::{Bug, plant};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cursor_before_delivery_loses_an_event() {
+        let world = World::new();
+        plant(Some(Bug::CursorBeforeDelivery));
+        let run = world.start(&settings("a", 10), |event, _| match event.sequence {
+            1 => Answer::Never,
+            _ => yes(),
+        });
+        world.state.publish("booking/1", Some("1"));
+        world.state.publish("booking/2", Some("1"));
+        world.clock.run(Duration::from_millis(500), || false).await;
+        plant(None);
+        run.task.abort();
+        let position = world.state.position("a");
+        assert!(
+            position.cursor == 2 && position.parked.is_empty(),
+            "{position:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_parked_event_is_overtaken() {
+        let world = World::new();
+        plant(Some(Bug::ParkedOvertaken));
+        let heals = Ticks(3_000);
+        let clock = world.clock.clone();
+        let run = world.start(&settings("a", 100), move |event, _| match event.sequence {
+            1 if clock.ticks() < heals => failed(),
+            _ => yes(),
+        });
+        world.state.publish("booking/1", Some("1"));
+        world.clock.run(Duration::from_millis(500), || false).await;
+        world.state.publish("booking/1", Some("2"));
+        world.until(60, || run.sink.count() == 2).await;
+        plant(None);
+        let order: Vec<_> = run
+            .sink
+            .took
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|e| e.sequence)
+            .collect();
+        assert_eq!(order, [2, 1]);
+    }
 }

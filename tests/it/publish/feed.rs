@@ -129,7 +129,7 @@ impl World {
         (events, reply.header("bellhop-cursor").to_owned())
     }
 
-    async fn stream(&self, uri: &str, headers: &[(&str, &str)]) -> Stream {
+    pub async fn stream(&self, uri: &str, headers: &[(&str, &str)]) -> Stream {
         let mut request = Request::get(uri).header("accept", "text/event-stream");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -165,7 +165,7 @@ impl Stream {
 }
 
 /// (id, data) of a stream's events, read as the SSE specification says.
-fn sse(text: &str) -> Vec<(String, String)> {
+pub fn sse(text: &str) -> Vec<(String, String)> {
     let mut events = Vec::new();
     let (mut id, mut data) = (String::new(), Vec::new());
     for line in text.split('\n') {
