@@ -13,7 +13,7 @@ build: ## Build the release program: target/release/bellhop
 	$(CARGO) build --release
 
 test: tools ## Run every test; builds the foreign programs they need the first time
-	$(CARGO) test --features planted-bugs
+	PROMTOOL=$(TOOLS)/bin/promtool $(CARGO) test --features planted-bugs
 
 tools: ## Build or install the foreign programs of the tests into target/tools
 	@tests/tools/install.sh $(TOOLS)

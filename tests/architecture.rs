@@ -60,11 +60,11 @@ fn named_modules(text: &str) -> BTreeMap<String, usize> {
         for (at, _) in code.match_indices(prefix) {
             let line = code[..at].lines().count().max(1);
             let rest = &code[at + prefix.len()..];
-            let names = match rest.strip_prefix('{') {
+            let group = match rest.strip_prefix('{') {
                 Some(group) => top_level_names(group),
                 None => vec![rest],
             };
-            for name in names {
+            for name in group {
                 let module: String = name
                     .chars()
                     .take_while(|c| c.is_alphanumeric() || *c == '_')

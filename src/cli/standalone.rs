@@ -66,7 +66,7 @@ impl Standalone {
         let settings = self.manifests.settings.clone();
         let desired = self.manifests.desired.clone();
         let every = self.manifests.drift_check_interval;
-        let parts = Parts {
+        let whole = Parts {
             settings,
             base_path: self.manifests.base_path.clone(),
             store: self.data_dir.join("store"),
@@ -77,7 +77,7 @@ impl Standalone {
             drain: self.drain,
             ports,
         };
-        let (plane, changes) = DataPlane::start(parts, supervisor).await?;
+        let (plane, changes) = DataPlane::start(whole, supervisor).await?;
         let plane = Arc::new(plane);
         let folder = Arc::new(KeyFolder::new(
             keys,
