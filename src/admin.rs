@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -15,6 +15,9 @@ use crate::metrics::Metrics;
 
 /// The OpenMetrics content type that [`Metrics::encode`] fulfils.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What those get who do not ask for OpenMetrics.
+const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What a process waits for before it is ready: one short phrase each, no secrets.
 pub type Waiting = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
@@ -32,9 +35,20 @@ pub fn router(metrics: Metrics, waiting: Waiting, status: Status) -> Router {
         .route("/readyz", get(move || async move { ready(&waiting()) }))
         .route(
             "/metrics",
-            get(move || async move { ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.encode()) }),
+            get(move |headers: HeaderMap| async move { exposition(&metrics, &headers) }),
         )
         .route("/status", get(move || async move { axum::Json(status()) }))
+}
+
+/// OpenMetrics for those who ask for it, as Prometheus does; else the older text format.
+fn exposition(metrics: &Metrics, headers: &HeaderMap) -> Response {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
+        return ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.encode()).into_response();
+    }
+    ([(header::CONTENT_TYPE, PLAIN)], metrics.encode_plain()).into_response()
 }
 
 fn ready(waiting: &[String]) -> Response {

@@ -30,6 +30,37 @@ impl Metrics {
         register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The exposition text in Prometheus' own format 0.0.4, which every tool reads. It differs from
+    /// OpenMetrics in that a counter is described under its full name, and has no end mark.
+    pub fn encode_plain(&self) -> String {
+        let text = self.encode();
+        let counters: std::collections::HashSet<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+            .collect();
+        let mut plain = String::with_capacity(text.len() + 64 * counters.len());
+        for line in text
+            .lines()
+            .filter(|line| *line != "# EOF" && !line.starts_with("# UNIT "))
+        {
+            let described = line
+                .strip_prefix("# HELP ")
+                .or_else(|| line.strip_prefix("# TYPE "))
+                .and_then(|rest| rest.split_once(' '));
+            match described {
+                Some((name, rest)) if counters.contains(name) => {
+                    plain.push_str(&line[..7]);
+                    plain.push_str(name);
+                    plain.push_str("_total ");
+                    plain.push_str(rest);
+                }
+                _ => plain.push_str(line),
+            }
+            plain.push('\n');
+        }
+        plain
+    }
+
     /// The exposition text, OpenMetrics 1.0.
     pub fn encode(&self) -> String {
         let mut text = String::new();

@@ -220,7 +220,10 @@ impl EntityKey {
     }
 
     /// What the key names.
-    #[allow(clippy::missing_panics_doc, reason = "a key's type is checked when it is made")]
+    #[allow(
+        clippy::missing_panics_doc,
+        reason = "a key's type is checked when it is made"
+    )]
     pub fn kind(&self) -> NotificationType {
         let segment = self.0.split('/').next().unwrap_or_default();
         NotificationType::from_segment(segment).expect("checked when the key was made")

@@ -391,13 +391,19 @@ async fn the_admin_port() {
         metrics
             .header("content-type")
             .unwrap()
-            .starts_with("application/openmetrics-text")
+            .starts_with("text/plain; version=0.0.4")
     );
-    assert!(metrics.body.ends_with("# EOF\n"));
     assert!(
         metrics
             .body
             .contains("bellhop_receiver_requests_total{type=\"Booking\",answer=\"accepted\"} 1\n")
     );
     super::foreign_metrics::check(&metrics.body);
+    let asked = "GET /metrics HTTP/1.1\r\nhost: x\r\naccept: application/openmetrics-text; version=1.0.0\r\n\r\n";
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(asked.as_bytes()).await.unwrap();
+    let open = read_answer(&mut stream).await;
+    let kind = open.header("content-type").unwrap().to_owned();
+    assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+    assert!(open.body.ends_with("# EOF\n"));
 }
