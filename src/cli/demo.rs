@@ -34,7 +34,7 @@ const CRASHES: u32 = 4;
 /// How long each phase may take before the demo says that it failed.
 const REGISTER_WITHIN: Duration = Duration::from_secs(30);
 const LOAD_WITHIN: Duration = Duration::from_secs(30);
-const SETTLE_WITHIN: Duration = Duration::from_secs(45);
+const SETTLE_WITHIN: Duration = Duration::from_mins(3);
 
 /// Starts a simulated provider and Bellhop, and shows how notifications arrive, are verified, made
 /// durable, coalesced, fetched and published. Ends with Ctrl-C, or with --count by itself.
@@ -365,7 +365,8 @@ async fn settle(
         if equal_for > 5 || begun.elapsed() > SETTLE_WITHIN {
             break difference;
         }
-        account.progress(&format!("{} entities still differ", difference.len()));
+        let first = difference.first().map_or("", String::as_str);
+        account.progress(&format!("{} entities still differ {first}", difference.len()));
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
     tally.keep(plane.metrics().await.unwrap_or_default());
