@@ -366,7 +366,10 @@ async fn settle(
             break difference;
         }
         let first = difference.first().map_or("", String::as_str);
-        account.progress(&format!("{} entities still differ {first}", difference.len()));
+        account.progress(&format!(
+            "{} entities still differ {first}",
+            difference.len()
+        ));
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
     tally.keep(plane.metrics().await.unwrap_or_default());
