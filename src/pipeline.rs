@@ -292,10 +292,9 @@ impl Pipeline {
         let removed = settlement.outcome == Outcome::Removed;
         for _ in 0..SETTLE_ATTEMPTS {
             let outcome = settlement.outcome;
-            let cleared = settlement.mark == MarkAfter::Clear;
             match self.state.settle(claim, settlement.clone()).await {
-                Ok(Settled::Committed(_)) => {
-                    self.count(claim, outcome, cleared, context.started);
+                Ok(Settled::Committed(published)) => {
+                    self.count(claim, outcome, published.is_some(), context.started);
                     if removed && outcome != Outcome::Removed {
                         lock(&self.guard).withdraw(&claim.key);
                     }
@@ -320,7 +319,7 @@ impl Pipeline {
         Ok(false)
     }
 
-    fn count(&self, claim: &Claim, outcome: Outcome, cleared: bool, started: Ticks) {
+    fn count(&self, claim: &Claim, outcome: Outcome, published: bool, started: Ticks) {
         self.metrics
             .fetches
             .get_or_create(&FetchLabels {
@@ -331,7 +330,7 @@ impl Pipeline {
         self.metrics
             .work
             .observe(self.clock.ticks().since(started).as_secs_f64());
-        if cleared && claim.class == MarkClass::Notification {
+        if published && claim.notified.is_some() {
             self.metrics
                 .lag
                 .observe(self.clock.now().since(claim.since).as_secs_f64());

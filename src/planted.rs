@@ -32,6 +32,8 @@ pub enum Bug {
     FutureTimestampTrusted,
     /// An empty availability is believed at once.
     EmptyBelieved,
+    /// What carries no `retrieved` is read only once after a notification.
+    SecondLookSkipped,
     /// A sink's cursor moves before the event is delivered.
     CursorBeforeDelivery,
     /// A parked event does not hold back later events of its entity.
@@ -40,7 +42,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::UnchangedKeepsClaim,
         Self::ClearIgnoresGeneration,
         Self::VersionIgnored,
@@ -53,6 +55,7 @@ impl Bug {
         Self::StaleClaimWrites,
         Self::FutureTimestampTrusted,
         Self::EmptyBelieved,
+        Self::SecondLookSkipped,
         Self::CursorBeforeDelivery,
         Self::ParkedOvertaken,
     ];

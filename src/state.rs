@@ -136,13 +136,16 @@ pub struct Claim {
     pub marked: Option<UnixMillis>,
     /// Newest `signature.timestamp` behind the mark (CloudEvents extension `notifiedtime`).
     pub notified: Option<UnixMillis>,
+    /// When the newest notification behind the mark came in, or the store was opened since then;
+    /// `None` when only resync, refresh or a parent is behind it.
+    pub noticed: Option<Ticks>,
     /// When the oldest notification or request behind the mark came in.
     pub since: UnixMillis,
     /// Whether a `removed` notification is behind the mark.
     pub removed: bool,
     /// Its place in the queue.
     pub class: MarkClass,
-    /// How many settlements in a row asked for the read to be tried again.
+    /// How many settlements in a row were [`MarkAfter::Retry`].
     pub attempts: u32,
     /// Trace context of the newest notification behind it.
     pub traceparent: Option<String>,
@@ -277,7 +280,7 @@ pub enum MarkAfter {
     /// the provider asked for patience, or is not well. Counts as an attempt.
     Retry(Duration),
     /// Kept, to be claimed again after this long, or as soon as a newer notification comes in.
-    /// Counts as an attempt.
+    /// The read itself was answered: attempts are counted from zero again.
     Again(Duration),
 }
 

@@ -1,15 +1,19 @@
 //! What a provider's answer means: from a claim and an answer to one settlement.
 //!
-//! Owns: the rules "no going back, no lost update" and "two signals for a removal". Everything
-//! here is a function of claim, answer and time; nothing waits and nothing is written.
+//! Owns: the rules "no going back, no lost update" and "two signals for a removal"; what an
+//! answer's age means is in [`age`]. Everything here is a function of claim, answer and time;
+//! nothing waits and nothing is written.
 //!
 //! Never here: an outcome that leaves the mark behind without a due time, and a cleared mark
 //! after a read that failed.
 
+mod age;
+
 use std::time::Duration;
 
+use self::age::Age;
 use super::canonical;
-use super::memo::{Cached, Lower, Memo, Stamp};
+use super::memo::{Memo, Stamp};
 use super::window;
 use crate::api::NotificationType;
 use crate::clock::{Ticks, UnixMillis};
@@ -19,18 +23,6 @@ use crate::state::{
     ChangeKind, Claim, EventAttributes, MarkAfter, NewEvent, Outcome, Settlement, StoredEntity,
 };
 
-/// A lower version is believed after so many reads ...
-const LOWER_READS: u32 = 3;
-/// ... over so long agree.
-const LOWER_SPAN: Duration = Duration::from_mins(10);
-/// An answer from a cache is settled as unconfirmed after this long.
-const CACHED_SPAN: Duration = Duration::from_mins(15);
-/// The first wait before an answer from a cache, or with a lower version, is asked for again.
-const CACHED_FIRST: Duration = Duration::from_secs(5);
-/// The longest such wait, unless the answer itself says that it is kept for longer.
-const CACHED_LONGEST: Duration = Duration::from_mins(5);
-/// An empty answer is believed when it is still empty after this long.
-const EMPTY_AGAIN: Duration = Duration::from_secs(5);
 /// A removal that the guard holds back goes through after so long of agreement.
 const GUARD_SPAN: Duration = Duration::from_hours(1);
 /// How often a held-back removal is looked at again: doubling from here ...
@@ -44,7 +36,7 @@ const RETRY_LONGEST: Duration = Duration::from_mins(5);
 const RETRY_AFTER_LONGEST: Duration = Duration::from_hours(1);
 /// So often in a row may one entity alone be refused with 403 before it is given up.
 const FORBIDDEN_ATTEMPTS: u32 = 5;
-/// Timestamps of notifications are whole seconds: the change was within this long after.
+/// The shortest wait before another look, and what the provider's whole seconds leave open.
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What a decision needs to know beside claim and answer.
@@ -185,6 +177,8 @@ impl Judge<'_> {
     /// 404, 410, or a product without rates: a signal that it is gone.
     fn gone(&self, empty_list: bool, admit: &mut dyn Admit) -> Decision {
         let Some(entity) = live(self.claim) else {
+            // What was created a moment ago may not be there yet.
+            let again = self.soon_after_its_notification();
             let forget = self
                 .claim
                 .entity
@@ -192,10 +186,10 @@ impl Judge<'_> {
                 .is_none_or(|entity| entity.sequence.is_none());
             return Decision {
                 settlement: Settlement {
-                    confirms: true,
+                    confirms: again.is_none(),
                     forget,
                     memo: (!forget).then(|| Memo::default().encode()),
-                    ..self.settlement(Outcome::Absent, MarkAfter::Clear)
+                    ..self.settlement(Outcome::Absent, after(again))
                 },
                 reason: None,
             };
@@ -216,7 +210,9 @@ impl Judge<'_> {
             return self.held(&memo, wait.max(SECOND), "one signal of a removal");
         }
         if elapsed < GUARD_SPAN && !admit.admit(Ticks(first.ticks)) {
-            let wait = doubled(GUARD_FIRST, self.claim.attempts, GUARD_LONGEST)
+            // As long again as it was held until now.
+            let wait = elapsed
+                .clamp(GUARD_FIRST, GUARD_LONGEST)
                 .min(GUARD_SPAN.saturating_sub(elapsed))
                 .max(SECOND);
             return self.held(&memo, wait, "the removal guard holds it back");
@@ -250,7 +246,8 @@ impl Judge<'_> {
         })
         .expect("strings only");
         let same = self.stored_text().is_some_and(|stored| stored == data);
-        self.believed(memo, &data, same, None, None)
+        let again = self.soon_after_its_notification();
+        self.believed(memo, &data, same, None, again)
     }
 
     fn document(&self, document: &Document) -> Decision {
@@ -276,6 +273,9 @@ impl Judge<'_> {
                 Age::Wait(wait) => again = Some(wait),
                 Age::WaitedLongEnough => unconfirmed = true,
             }
+        }
+        if document.retrieved.is_none() {
+            again = self.soon_after_its_notification();
         }
         memo.version = document.version.or(memo.version);
         if let Some((_, retrieved)) = &document.retrieved {
@@ -308,10 +308,10 @@ impl Judge<'_> {
         document: Option<&Document>,
         again: Option<Duration>,
     ) -> Decision {
-        let (outcome, mark) = match again {
-            Some(wait) => (Outcome::Provisional, MarkAfter::Again(wait)),
-            None if same => (Outcome::Unchanged, MarkAfter::Clear),
-            None => (Outcome::Changed, MarkAfter::Clear),
+        let outcome = match again {
+            Some(_) => Outcome::Provisional,
+            None if same => Outcome::Unchanged,
+            None => Outcome::Changed,
         };
         let event = (!same).then(|| NewEvent {
             change: if live(self.claim).is_some() {
@@ -332,7 +332,7 @@ impl Judge<'_> {
                 confirms: again.is_none(),
                 event,
                 memo: Some(memo.encode()),
-                ..self.settlement(outcome, mark)
+                ..self.settlement(outcome, after(again))
             },
             reason: None,
         }
@@ -374,119 +374,11 @@ impl Judge<'_> {
             same && memo.entered != Some(today) && canonical::has_after(kind, new, old.end);
         (same && !entered, entered)
     }
-
-    /// How long to wait when the version is lower than the published one and not yet believed.
-    fn lower_version(&self, memo: &mut Memo, document: &Document) -> Option<Duration> {
-        let published = live(self.claim).and(memo.version);
-        let (Some(version), Some(published)) = (document.version, published) else {
-            memo.lower = None;
-            return None;
-        };
-        if version >= published || planted(Bug::VersionIgnored) {
-            memo.lower = None;
-            return None;
-        }
-        let now = self.context.now;
-        let before = memo
-            .lower
-            .take()
-            .filter(|lower| lower.version == version && lower.first.run == now.run);
-        let lower = Lower {
-            version,
-            first: before.as_ref().map_or(now, |lower| lower.first),
-            reads: before
-                .as_ref()
-                .map_or(1, |lower| lower.reads.saturating_add(1)),
-        };
-        let elapsed = lower.first.elapsed(now).unwrap_or_default();
-        if lower.reads >= LOWER_READS && elapsed >= LOWER_SPAN {
-            return None;
-        }
-        let wait = doubled(CACHED_FIRST, lower.reads - 1, CACHED_LONGEST);
-        memo.lower = Some(lower);
-        // The last read should fall on the end of the span, not long after it.
-        Some(wait.min(LOWER_SPAN.saturating_sub(elapsed).max(CACHED_FIRST)))
-    }
-
-    /// An availability that the provider retrieved earlier than the one that is published.
-    fn older_than_published(&self, memo: &mut Memo, document: &Document) -> Age {
-        match (&document.retrieved, live(self.claim).and(memo.retrieved)) {
-            (Some((_, retrieved)), Some(published)) if *retrieved < published => {
-                self.cached(memo, document, false)
-            }
-            _ => Age::Fine,
-        }
-    }
-
-    /// An availability that the provider may have retrieved before the change it told us of.
-    ///
-    /// `retrieved` and the timestamp are both the provider's time, so our own clock does not
-    /// matter. Timestamps are whole seconds: within the same second the order cannot be known, and
-    /// one more look, soon, is the price of not losing an update.
-    fn before_its_mark(&self, memo: &mut Memo, document: &Document) -> Age {
-        match (&document.retrieved, self.claim.notified) {
-            (Some((_, retrieved)), Some(notified))
-                if *retrieved < notified.after(SECOND) && !planted(Bug::RetrievedIgnored) =>
-            {
-                self.cached(memo, document, *retrieved >= notified)
-            }
-            _ => Age::Fine,
-        }
-    }
-
-    fn cached(&self, memo: &mut Memo, document: &Document, soon: bool) -> Age {
-        let now = self.context.now;
-        let notified = self.claim.notified;
-        let before = memo
-            .cached
-            .take()
-            .filter(|cached| cached.notified == notified && cached.first.run == now.run);
-        let cached = Cached {
-            notified,
-            first: before.as_ref().map_or(now, |cached| cached.first),
-            reads: before
-                .as_ref()
-                .map_or(1, |cached| cached.reads.saturating_add(1)),
-        };
-        let elapsed = cached.first.elapsed(now).unwrap_or_default();
-        if elapsed >= CACHED_SPAN {
-            return Age::WaitedLongEnough;
-        }
-        let mut wait = doubled(CACHED_FIRST, cached.reads - 1, CACHED_LONGEST);
-        if let Some(expires) = document.expires
-            && !(soon && cached.reads == 1)
-        {
-            wait = wait.max(expires.since(self.context.fetched));
-        }
-        memo.cached = Some(cached);
-        Age::Wait(wait.min(CACHED_SPAN.saturating_sub(elapsed).max(CACHED_FIRST)))
-    }
-
-    /// How long to wait when it is empty for the first time.
-    fn suddenly_empty(&self, memo: &mut Memo, document: &Document, same: bool) -> Option<Duration> {
-        if !document.empty || same || planted(Bug::EmptyBelieved) {
-            memo.empty = None;
-            return None;
-        }
-        let now = self.context.now;
-        let first = memo
-            .empty
-            .filter(|first| first.run == now.run)
-            .unwrap_or(now);
-        let elapsed = first.elapsed(now).unwrap_or_default();
-        if elapsed >= EMPTY_AGAIN {
-            memo.empty = None;
-            return None;
-        }
-        memo.empty = Some(first);
-        Some(EMPTY_AGAIN.saturating_sub(elapsed))
-    }
 }
 
-enum Age {
-    Fine,
-    Wait(Duration),
-    WaitedLongEnough,
+/// The mark goes when nothing has to be asked again.
+fn after(again: Option<Duration>) -> MarkAfter {
+    again.map_or(MarkAfter::Clear, MarkAfter::Again)
 }
 
 /// `first * 2^times`, at most `longest`.

@@ -49,8 +49,6 @@ pub(super) struct Cached {
     pub notified: Option<UnixMillis>,
     /// When it was first seen.
     pub first: Stamp,
-    /// How many reads in a row showed it.
-    pub reads: u32,
 }
 
 /// The notes. All of them may be missing: an empty note is that of an entity never seen.

@@ -72,7 +72,7 @@ impl PipelineMetrics {
             );
             registry.register(
                 "pipeline_commit_lag_seconds",
-                "From the oldest notification behind a mark to the commit that cleared it",
+                "From the oldest notification behind a mark to the commit of its event",
                 own.lag.clone(),
             );
             registry.register(

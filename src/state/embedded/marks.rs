@@ -25,6 +25,8 @@ pub(super) struct Behind {
     pub(super) since: UnixMillis,
     pub(super) marked: Option<UnixMillis>,
     pub(super) notified: Option<UnixMillis>,
+    /// When the newest notification came in. Not in the row: after a restart, the time of that.
+    pub(super) noticed: Option<Ticks>,
     pub(super) removed: bool,
     pub(super) class: MarkClass,
     pub(super) traceparent: Option<Box<str>>,
@@ -45,6 +47,7 @@ impl Behind {
             self.notified = newer.notified;
             row = true;
         }
+        self.noticed = self.noticed.max(newer.noticed);
         if newer.removed && !self.removed {
             self.removed = true;
             row = true;
@@ -439,7 +442,7 @@ impl Marks {
                 ticks.after(wait)
             }
             After::Again(wait) => {
-                mark.attempts = mark.attempts.saturating_add(1);
+                mark.attempts = 0;
                 mark.patient = false;
                 let notified = mark.newer.as_ref().is_some_and(|newer| newer.first > 0);
                 self.merge_newer(slot);

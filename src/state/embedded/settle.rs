@@ -52,6 +52,7 @@ impl Store {
             generation: mark.generation,
             marked: mark.behind.marked,
             notified: mark.behind.notified,
+            noticed: mark.behind.noticed,
             since: mark.behind.since,
             removed: mark.behind.removed,
             class: mark.behind.class,

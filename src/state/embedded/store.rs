@@ -174,6 +174,7 @@ impl Store {
                     since: UnixMillis(row.get(3)?),
                     marked: row.get::<_, Option<i64>>(4)?.map(UnixMillis),
                     notified: row.get::<_, Option<i64>>(5)?.map(UnixMillis),
+                    noticed: (first > 0).then_some(ticks),
                     removed: row.get(6)?,
                     traceparent: row.get::<_, Option<String>>(12)?.map(Into::into),
                     first: first as u64,
