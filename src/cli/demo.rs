@@ -34,7 +34,7 @@ const CRASHES: u32 = 4;
 /// How long each phase may take before the demo says that it failed.
 const REGISTER_WITHIN: Duration = Duration::from_secs(30);
 const LOAD_WITHIN: Duration = Duration::from_secs(30);
-const SETTLE_WITHIN: Duration = Duration::from_mins(3);
+const SETTLE_WITHIN: Duration = Duration::from_mins(1);
 
 /// Starts a simulated provider and Bellhop, and shows how notifications arrive, are verified, made
 /// durable, coalesced, fetched and published. Ends with Ctrl-C, or with --count by itself.
@@ -216,14 +216,15 @@ async fn journey(
 /// What `--chaos` turns on at the provider. The receiver's crashes come on top.
 fn weather() -> serde_json::Value {
     serde_json::json!({
-        "duplicate": 0.3, "reorder": 0.3, "reorder-ms": 400,
+        "duplicate": 0.3, "replay": 0.1, "reorder": 0.3, "reorder-ms": 400,
         // A proxy in front of a dead receiver answers 502 or 503, which the provider retries.
         "retry-network-errors": true,
         "on": "reseller",
         "fail": 0.1, "fail-status": [500, 502, 503, 429],
-        "cut": 0.05, "html": 0.03,
+        "cut": 0.05, "abort": 0.05, "html": 0.03,
         "latency-min-ms": 1, "latency-max-ms": 40,
         "cache-max-age-ms": 800, "cache-slow": 0.3, "cache-fill-ms": 300,
+        "stale": 0.3, "stale-ms": 4000,
     })
 }
 
