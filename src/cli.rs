@@ -39,13 +39,20 @@ use crate::telemetry::{self, LogFormat};
     Every flag can be given as an environment variable: --data-dir is BELLHOP_DATA_DIR.")]
 pub struct Cli {
     /// What is logged, in tracing's syntax: `warn`, `info`, `bellhop=debug,warn`
-    #[arg(long, global = true, env = "BELLHOP_LOG", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Logging",
+        env = "BELLHOP_LOG",
+        value_name = "FILTER"
+    )]
     log: Option<String>,
 
     /// How a log line looks (logs go to stderr)
     #[arg(
         long,
         global = true,
+        help_heading = "Logging",
         env = "BELLHOP_LOG_FORMAT",
         value_enum,
         default_value = "text"

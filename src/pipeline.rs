@@ -47,7 +47,7 @@ use budget::Budget;
 use commit::Context;
 use guard::Guard;
 use memo::Stamp;
-use metrics::{FetchLabels, PipelineMetrics};
+use metrics::{EventLabels, FetchLabels, PipelineMetrics};
 use pause::Pause;
 
 pub use resync::{ResyncProgress, ResyncStatus};
@@ -320,17 +320,23 @@ impl Pipeline {
     }
 
     fn count(&self, claim: &Claim, outcome: Outcome, published: bool, started: Ticks) {
-        self.metrics
-            .fetches
-            .get_or_create(&FetchLabels {
-                entity: claim.key.kind().segment(),
-                outcome: outcome.as_str(),
-            })
-            .inc();
+        let entity = claim.key.kind().segment();
+        let labels = FetchLabels {
+            entity,
+            outcome: outcome.as_str(),
+        };
+        self.metrics.fetches.get_or_create(&labels).inc();
         self.metrics
             .work
             .observe(self.clock.ticks().since(started).as_secs_f64());
-        if published && claim.notified.is_some() {
+        if !published {
+            return;
+        }
+        self.metrics
+            .events
+            .get_or_create(&EventLabels { entity })
+            .inc();
+        if claim.notified.is_some() {
             self.metrics
                 .lag
                 .observe(self.clock.now().since(claim.since).as_secs_f64());

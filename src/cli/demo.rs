@@ -131,19 +131,21 @@ async fn story(
     let mut plane = Plane::start(args.chaos, &simulator, &ports, &folder.0)
         .await
         .map_err(Failure::Failed)?;
-    let ended = tokio::select! {
-        ended = journey(args, &control, &mut plane, account) => ended,
-        () = asked_to_end() => Err(Failure::Failed("ended before the journey began".to_owned())),
-        died = simulator_ended() => died,
-    };
+    let ended = journey(args, &control, &mut plane, account).await;
     plane.stop().await;
     simulator.stop().await;
     ended
 }
 
-/// The simulator runs as long as its handle lives.
-async fn simulator_ended() -> Result<(), Failure> {
-    std::future::pending().await
+/// Runs a phase of the demo unless a person does not want to wait for its end.
+async fn unless_ended<T>(
+    phase: impl Future<Output = Result<T, Failure>>,
+    before: &str,
+) -> Result<T, Failure> {
+    tokio::select! {
+        ended = phase => ended,
+        () = asked_to_end() => Err(Failure::Failed(format!("ended by Ctrl-C before {before}"))),
+    }
 }
 
 async fn simulator(
@@ -177,21 +179,11 @@ async fn journey(
     account: &Account,
 ) -> Result<(), Failure> {
     let clock = SystemClock::new();
-    account.step("registering one rule per type: created disabled, key stored, then enabled");
-    registered(plane, account).await?;
-    account.step("first full read: nothing that happened before was ever notified");
-    let consumer = Consumer::start(plane.feed());
-    let bookings: BTreeSet<String> = control
-        .keys()
-        .into_iter()
-        .filter(|key| key.starts_with("booking/"))
-        .collect();
-    account.detail(&format!(
-        "no list shows bookings: the consumer names its {} to the feed's refresh",
-        bookings.len()
-    ));
-    plane.refresh(&bookings).await.map_err(Failure::Failed)?;
-    loaded(control, &consumer, account).await?;
+    let consumer = unless_ended(
+        prepared(control, plane, account),
+        "the first full read was done",
+    )
+    .await?;
     if args.chaos {
         control
             .merge_faults(&weather())
@@ -210,7 +202,35 @@ async fn journey(
             ..Faults::default()
         });
     }
-    settle(args, control, plane, &consumer, account, &mut tally).await
+    unless_ended(
+        settle(args, control, plane, &consumer, account, &mut tally),
+        "the comparison was done",
+    )
+    .await
+}
+
+/// Registers, and waits until a consumer holds all that the provider has.
+async fn prepared(
+    control: &Control,
+    plane: &Plane,
+    account: &Account,
+) -> Result<Consumer, Failure> {
+    account.step("registering one rule per type: created disabled, key stored, then enabled");
+    registered(plane, account).await?;
+    account.step("first full read: nothing that happened before was ever notified");
+    let consumer = Consumer::start(plane.feed());
+    let bookings: BTreeSet<String> = control
+        .keys()
+        .into_iter()
+        .filter(|key| key.starts_with("booking/"))
+        .collect();
+    account.detail(&format!(
+        "no list shows bookings: the consumer names its {} to the feed's refresh",
+        bookings.len()
+    ));
+    plane.refresh(&bookings).await.map_err(Failure::Failed)?;
+    loaded(control, &consumer, account).await?;
+    Ok(consumer)
 }
 
 /// What `--chaos` turns on at the provider. The receiver's crashes come on top.

@@ -15,16 +15,24 @@ pub(super) struct FetchLabels {
     pub(super) outcome: &'static str,
 }
 
+/// Entity type.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct EventLabels {
+    pub(super) entity: &'static str,
+}
+
 /// The pipeline's metrics.
 #[derive(Debug, Clone)]
 pub(super) struct PipelineMetrics {
     /// Settled fetches.
     pub(super) fetches: Family<FetchLabels, Counter>,
+    /// Committed events.
+    pub(super) events: Family<EventLabels, Counter>,
     /// Waits for a permit.
     pub(super) budget_wait: Histogram,
     /// From claim to settlement.
     pub(super) work: Histogram,
-    /// From the oldest notification behind a mark to its commit.
+    /// From the oldest notification behind a mark to the commit of its event.
     pub(super) lag: Histogram,
     /// Settlements that changed nothing, because the claim was taken over.
     pub(super) stale: Counter,
@@ -44,6 +52,7 @@ impl PipelineMetrics {
     pub(super) fn new(metrics: &Metrics) -> Self {
         let own = Self {
             fetches: Family::default(),
+            events: Family::default(),
             budget_wait: seconds_histogram(),
             work: seconds_histogram(),
             lag: seconds_histogram(),
@@ -59,6 +68,11 @@ impl PipelineMetrics {
                 "pipeline_fetches",
                 "Settled fetches by entity type and outcome",
                 own.fetches.clone(),
+            );
+            registry.register(
+                "pipeline_events",
+                "Events committed to the outbox, by entity type",
+                own.events.clone(),
             );
             registry.register(
                 "pipeline_budget_wait_seconds",

@@ -231,10 +231,7 @@ impl Tally {
     }
 
     fn published(&self) -> u64 {
-        ["changed", "provisional", "removed"]
-            .iter()
-            .map(|outcome| self.sum("bellhop_pipeline_fetches_total", &format!("\"{outcome}\"")))
-            .sum()
+        self.sum("bellhop_pipeline_events_total", "")
     }
 
     /// The progress line.
