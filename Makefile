@@ -2,9 +2,10 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 TOOLS := $(CURDIR)/target/tools
+DENY := $(TOOLS)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help build test tools lint bench crds clean
+.PHONY: help build test tools lint audit bench crds clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -18,11 +19,17 @@ test: tools ## Run every test; builds the foreign programs they need the first t
 tools: ## Build or install the foreign programs of the tests into target/tools
 	@tests/tools/install.sh $(TOOLS)
 
-lint: ## Formatting, lints, licences and sources of dependencies
+lint: $(DENY) ## Formatting, lints, licences and sources of dependencies
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --features planted-bugs -- -D warnings
-	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
-	else echo "lint: cargo-deny is not installed, skipped: cargo install --locked cargo-deny"; fi
+	$(DENY) check bans licenses sources
+
+audit: $(DENY) ## Known vulnerabilities of dependencies; needs the internet
+	$(DENY) check advisories
+
+$(DENY):
+	@echo "installing cargo-deny into target/tools (minutes the first time) ..."
+	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
 
 bench: ## Measure against bare axum and raw fsync; writes target/bench/
 	$(CARGO) bench --bench journey
