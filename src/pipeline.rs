@@ -52,9 +52,12 @@ use pause::Pause;
 
 pub use resync::{ResyncProgress, ResyncStatus};
 
-/// Workers that an assembly should run: enough that one slow answer does not stop the others,
-/// few enough that the resync's list reads get their share of the budget.
-pub const WORKERS: usize = 8;
+/// Workers that an assembly should run: four for each read that may begin in a second, so that
+/// answers which take seconds neither stop the others nor leave the budget unspent. Bodies in
+/// flight are bounded apart from that, by the client.
+pub fn workers(requests_per_second: u32) -> usize {
+    (4 * requests_per_second as usize).clamp(16, 64)
+}
 
 /// How long to wait before a call that the store could not do is tried again.
 const STORE_AGAIN: Duration = Duration::from_millis(500);
@@ -156,7 +159,7 @@ impl Pipeline {
         }
     }
 
-    /// One worker: runs until it is dropped or the store fails for good. Run [`WORKERS`] of them.
+    /// One worker: runs until it is dropped or the store fails for good. Run [`workers`] of them.
     ///
     /// # Errors
     /// [`StateError::Failed`]: the process must end and open the store again.
@@ -217,9 +220,12 @@ impl Pipeline {
         let started = self.clock.ticks();
         let window = window::from_today(fetched, self.settings.fetch.availability_horizon_days);
         let answer = self.reads.read(&reads::read_of(&claim.key, window)).await;
-        if let Err(ReadError::Unauthorized { status }) = &answer {
-            self.pause.begin(*status);
-            self.metrics.paused.set(1);
+        match &answer {
+            Err(ReadError::Unauthorized { status }) => self.refused(*status).await,
+            Err(ReadError::Retry {
+                after: Some(wait), ..
+            }) => self.budget.hold(*wait, self.clock.ticks()),
+            _ => {}
         }
         let context = Context {
             fetched,
@@ -256,6 +262,15 @@ impl Pipeline {
             self.state.mark(late).await?;
         }
         Ok(())
+    }
+
+    /// The provider refused a read: 401 is about the credentials, 403 may be about one entity.
+    async fn refused(&self, status: u16) {
+        let (reads, clock) = (self.reads.as_ref(), &self.clock);
+        if status == 401 || self.pause.is_for_all(reads, &self.budget, clock).await {
+            self.pause.begin(status);
+            self.metrics.paused.set(1);
+        }
     }
 
     fn decide(

@@ -17,7 +17,7 @@ use crate::api::owner::Route;
 use crate::clock::{Clock, SystemClock};
 use crate::metrics::Metrics;
 use crate::pipeline::deliver::{Deliverer, DeliveryMetrics};
-use crate::pipeline::{Pipeline, PipelineSettings, WORKERS};
+use crate::pipeline::{Pipeline, PipelineSettings, workers};
 use crate::provider::base::BaseUrl;
 use crate::provider::client::{ClientSettings, HttpClient};
 use crate::provider::credentials::CredentialSource;
@@ -193,7 +193,7 @@ impl DataPlane {
     }
 
     fn start_pipeline(&self, supervisor: &mut Supervisor) {
-        for _ in 0..WORKERS {
+        for _ in 0..workers(self.settings.fetch.requests_per_second) {
             let (pipeline, token) = (self.pipeline.clone(), supervisor.token());
             supervisor.spawn("pipeline worker", async move {
                 tokio::select! {

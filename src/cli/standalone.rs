@@ -84,14 +84,15 @@ impl Standalone {
             plane.ring.clone(),
             plane.clock.clone(),
         )?);
+        let owed = Owed {
+            state: plane.state.clone(),
+            pipeline: plane.pipeline.clone(),
+        };
         let executor = Executor::new(
             plane.registry.clone(),
             folder.clone(),
             folder.clone(),
-            Arc::new(Owed {
-                state: plane.state.clone(),
-                pipeline: plane.pipeline.clone(),
-            }),
+            Arc::new(owed.clone()),
             plane.clock.clone(),
             RegistrationMetrics::new(&plane.metrics),
         );
@@ -107,7 +108,7 @@ impl Standalone {
         });
         supervisor.spawn(
             "key changes",
-            key_changes(changes, folder, plane.pipeline.clone(), supervisor.token()),
+            key_changes(changes, folder, owed.clone(), supervisor.token()),
         );
         supervisor.spawn(
             "credentials",
@@ -174,6 +175,7 @@ pub fn credentials(
 }
 
 /// Resyncs that registration calls for, kept in the store until the rule is live.
+#[derive(Clone)]
 struct Owed {
     state: Arc<dyn State>,
     pipeline: Arc<Pipeline>,
@@ -196,7 +198,7 @@ impl Resyncs for Owed {
         let result: Result<(), StateError> = async {
             if self.state.fact(&owed_fact(kind)).await?.is_some() {
                 self.pipeline
-                    .request_resync(&[kind], "the rule became live")
+                    .request_resync(&[kind], "the rule became live or got another key")
                     .await?;
                 self.state.put_fact(&owed_fact(kind), None).await?;
             }
@@ -222,11 +224,11 @@ impl Resyncs for NothingOwed {
 }
 
 /// A key that changed at the provider is stored, and its type resynced: what came meanwhile was
-/// refused.
+/// refused. The resync is noted first: once the key is stored, nothing would show that one is owed.
 async fn key_changes(
     mut changes: tokio::sync::mpsc::Receiver<KeyChange>,
     keys: Arc<KeyFolder>,
-    pipeline: Arc<Pipeline>,
+    owed: Owed,
     token: CancellationToken,
 ) -> Result<(), String> {
     loop {
@@ -238,17 +240,15 @@ async fn key_changes(
             token.cancelled().await;
             return Ok(());
         };
+        if let Err(error) = owed.due(change.kind).await {
+            tracing::warn!(kind = %change.kind, %error, "cannot note the resync that a changed key calls for");
+        }
         if change.source == KeySource::Registry
             && let Err(error) = keys.store(change.kind, &change.key).await
         {
             tracing::error!(%error, "the changed key works until the restart; then it is learned anew");
         }
-        if let Err(error) = pipeline
-            .request_resync(&[change.kind], "the signing key changed")
-            .await
-        {
-            tracing::warn!(kind = %change.kind, %error, "cannot ask for the resync that a changed key calls for");
-        }
+        owed.live(change.kind).await;
     }
 }
 

@@ -3,16 +3,21 @@
 //! Owns: who may ask next. A worker takes a permit *before* it claims, so that a notification
 //! that comes in while the budget is spent goes before a resync mark that waited longer; each
 //! tenth permit prefers the resync, which therefore never starves. Waiting is in order of arrival.
+//! When the provider asks for patience (`Retry-After`), nobody asks for that long: its limits are
+//! those of the channel, not of an entity.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Ticks};
 use crate::provider::budget::TokenBucket;
 use crate::state::MarkClass;
 
 /// Of so many permits, one prefers the resync.
 const RESYNC_SHARE: u64 = 10;
+/// Patience that the provider may ask of all at once; after it, somebody looks again.
+const LONGEST_HOLD: Duration = Duration::from_mins(5);
 
 /// Hands out permits at the rate of the subscription.
 #[derive(Debug)]
@@ -20,6 +25,8 @@ pub(super) struct Budget {
     bucket: tokio::sync::Mutex<Bucket>,
     /// Permits that were given back unused.
     spare: AtomicU64,
+    /// No permit before this tick.
+    held: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -45,13 +52,25 @@ impl Budget {
                 given: 0,
             }),
             spare: AtomicU64::new(0),
+            held: AtomicU64::new(0),
         }
+    }
+
+    /// The provider asks for patience: no further permit for this long, at most five minutes.
+    pub(super) fn hold(&self, wait: Duration, now: Ticks) {
+        let until = now.after(wait.min(LONGEST_HOLD));
+        self.held.fetch_max(until.0, Ordering::AcqRel);
     }
 
     /// Waits for a permit.
     pub(super) async fn permit(&self, clock: &Arc<dyn Clock>) -> Permit<'_> {
         let mut bucket = self.bucket.lock().await;
         loop {
+            let held = Ticks(self.held.load(Ordering::Acquire)).since(clock.ticks());
+            if !held.is_zero() {
+                clock.sleep(held).await;
+                continue;
+            }
             if self.take_spare() {
                 break;
             }

@@ -24,6 +24,20 @@ struct RateKind {
     kind: Option<serde_json::Value>,
 }
 
+#[derive(serde::Deserialize)]
+struct Versioned {
+    #[serde(default)]
+    version: Option<serde_json::Value>,
+}
+
+/// The integer `version` of an object, if it has one.
+fn version(json: &[u8]) -> Option<i64> {
+    serde_json::from_slice::<Versioned>(json)
+        .ok()?
+        .version?
+        .as_i64()
+}
+
 /// Whether a rate's JSON says that it is RESERVED.
 pub(super) fn reserved(rate: &str) -> bool {
     serde_json::from_str::<RateKind>(rate)
@@ -117,6 +131,28 @@ impl Children<'_> {
         Ok(())
     }
 
+    /// Marks a listed rate if consumers do not have it, or have an older version: the notification
+    /// of a binding names the product also when only a rate below it changed.
+    async fn add_rate_of_list(&mut self, ids: &[&str], item: &ListItem) -> Result<(), StateError> {
+        let Ok(key) = EntityKey::new(NotificationType::Rate, ids) else {
+            return Ok(());
+        };
+        if !self.covered.contains(&NotificationType::Rate) {
+            return Ok(());
+        }
+        let known = self.state.entity(&key).await?.and_then(|event| event.data);
+        let newer = match known {
+            None => true,
+            Some(known) => version(item.data.get().as_bytes())
+                .zip(version(&known))
+                .is_some_and(|(listed, known)| listed > known),
+        };
+        if newer {
+            self.marks.insert(key);
+        }
+        Ok(())
+    }
+
     async fn of_binding(&mut self, items: &[ListItem]) -> Result<(), StateError> {
         let claim = self.claim;
         let ids = claim.key.ids();
@@ -144,7 +180,7 @@ impl Children<'_> {
                     self.add(NotificationType::Availability, &ids);
                 }
             } else {
-                self.add_new(NotificationType::Rate, &ids).await?;
+                self.add_rate_of_list(&ids, item).await?;
                 self.add_new(NotificationType::PriceSchedule, &ids).await?;
                 if reserved {
                     self.add_new(NotificationType::Availability, &ids).await?;

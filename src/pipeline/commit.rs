@@ -293,8 +293,9 @@ impl Judge<'_> {
             decision.settlement.confirms = false;
         }
         if self.claim.key.kind() == NotificationType::Booking {
-            decision.settlement.forget_after = last_travel_date(document.data.get())
-                .map(|last| last.after(self.context.retain_bookings));
+            // Personal data does not stay, also where no travel date can be read.
+            let last = last_travel_date(document.data.get()).unwrap_or(self.context.fetched);
+            decision.settlement.forget_after = Some(last.after(self.context.retain_bookings));
         }
         decision
     }

@@ -1,7 +1,8 @@
 //! The pause after the provider refused the credentials.
 //!
 //! Owns: whether fetching is paused, and the way out: credentials are read anew, and one small
-//! read shows whether the provider takes them. Marks stay as they are meanwhile.
+//! read shows whether the provider takes them. Marks stay as they are meanwhile. A 403 may be about
+//! one entity only (a booking of somebody else): the same small read tells, before all pause.
 //!
 //! Never here: a decision about an entity, or more than one probe at a time.
 
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use super::budget::Budget;
-use crate::clock::Clock;
+use crate::clock::{Clock, Ticks};
 use crate::provider::{Read, ReadError, Reads};
 
 /// The first wait before a probe; doubles up to [`LONGEST`] while nothing changes.
@@ -19,13 +20,16 @@ const FIRST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_mins(5);
 /// Credentials are read anew this often: a changed Secret is noticed within this time.
 const RELOAD: Duration = Duration::from_secs(10);
+/// For so long after the provider took the credentials, a 403 is about its entity.
+const TRUSTED: Duration = Duration::from_secs(10);
 
 /// Whether the provider takes our credentials.
 #[derive(Debug, Default)]
 pub(super) struct Pause {
     /// The status that the provider refused us with; 0 while it does not.
     refused: AtomicU16,
-    probing: tokio::sync::Mutex<()>,
+    /// Held while somebody probes; until when a probe's good answer counts.
+    probing: tokio::sync::Mutex<Ticks>,
 }
 
 impl Pause {
@@ -45,6 +49,29 @@ impl Pause {
         match self.refused.load(Ordering::Acquire) {
             0 => None,
             status => Some(status),
+        }
+    }
+
+    /// Whether a 403 is about the credentials, and not about the entity that was asked for.
+    pub(super) async fn is_for_all(
+        &self,
+        reads: &dyn Reads,
+        budget: &Budget,
+        clock: &Arc<dyn Clock>,
+    ) -> bool {
+        let mut trusted = self.probing.lock().await;
+        if clock.ticks() < *trusted {
+            return false;
+        }
+        budget.permit(clock).await.spend();
+        match reads.read(&Read::Suppliers).await {
+            Err(ReadError::Unauthorized { .. }) => true,
+            Ok(_) => {
+                *trusted = clock.ticks().after(TRUSTED);
+                false
+            }
+            // A provider that is not well says nothing about the credentials.
+            Err(_) => false,
         }
     }
 

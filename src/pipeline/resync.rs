@@ -33,6 +33,10 @@ const FACT_REQUESTED: &str = "resync.requested";
 const ALIVE: Duration = Duration::from_secs(20);
 /// A process that was down for longer may have missed notifications beyond their last retry.
 const DOWN: Duration = Duration::from_mins(1);
+/// How long the very first resync waits for the rules to be made.
+const FIRST: Duration = Duration::from_secs(10);
+/// Requests come one per type: those within this long share a resync.
+const GATHER: Duration = Duration::from_secs(1);
 /// Entities marked in one step.
 const PAGE: usize = 500;
 /// The next page waits while more resync marks than this wait to be read.
@@ -55,6 +59,9 @@ pub struct ResyncProgress {
     pub kinds: Vec<NotificationType>,
     /// Entities marked so far.
     pub marked: u64,
+    /// A list that the provider refuses, and why: what only it would have shown is not found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     /// Where it is.
     step: Step,
 }
@@ -76,6 +83,8 @@ pub struct ResyncStatus {
     pub running: Option<ResyncProgress>,
     /// When the last complete one over all covered types began.
     pub last: Option<UnixMillis>,
+    /// Why the newest one was not complete: a list that the provider refuses.
+    pub incomplete: Option<String>,
 }
 
 /// A resync that was asked for and has not begun.
@@ -136,9 +145,10 @@ impl Pipeline {
     /// # Errors
     /// [`StateError::Failed`]: the process must end and open the store again.
     pub async fn resync(&self) -> Result<(), StateError> {
-        let due = self.due_at_start().await?;
+        // Looked at before this process notes that it is alive.
+        let down = self.down_before_start().await?;
         let alive = std::pin::pin!(self.stay_alive());
-        let run = std::pin::pin!(self.run_resyncs(due));
+        let run = std::pin::pin!(self.run_resyncs(down));
         match select(alive, run).await {
             Either::Left((result, _)) | Either::Right((result, _)) => result,
         }
@@ -154,38 +164,55 @@ impl Pipeline {
         }
     }
 
-    /// Why a resync is due when the process starts; `None` when none is.
-    async fn due_at_start(&self) -> Result<Option<&'static str>, StateError> {
+    /// Why what came meanwhile may have been missed; `None` when the process was hardly down.
+    async fn down_before_start(&self) -> Result<Option<&'static str>, StateError> {
         let now = self.clock.now();
-        let last = self.read_fact::<UnixMillis>(FACT_LAST).await?;
-        lock(&self.resync.status).last = last;
         let alive = self.read_fact::<UnixMillis>(FACT_ALIVE).await?;
-        Ok(match (last, alive) {
-            (None, _) => Some("none was ever completed"),
-            // A time in the future was written by a wrong clock: it tells nothing.
-            (Some(last), _) if last > now.after(DOWN) => Some("the last one is in the future"),
-            (Some(last), _) if now.since(last) > self.settings.fetch.resync_interval => {
-                Some("the last one is older than the interval")
-            }
-            (_, None) => Some("nobody knows how long the process was down"),
-            (_, Some(alive)) if now.since(alive) > DOWN || alive > now.after(DOWN) => {
+        Ok(match alive {
+            None => Some("nobody knows how long the process was down"),
+            Some(alive) if now.since(alive) > DOWN || alive > now.after(DOWN) => {
                 Some("the process was down for more than a minute")
             }
-            _ => None,
+            Some(_) => None,
         })
     }
 
-    async fn run_resyncs(&self, due: Option<&'static str>) -> Result<(), StateError> {
+    /// Why a resync is due whatever happened since; `None` when the last one is recent enough.
+    async fn overdue(&self) -> Result<Option<&'static str>, StateError> {
+        let now = self.clock.now();
+        let last = self.read_fact::<UnixMillis>(FACT_LAST).await?;
+        lock(&self.resync.status).last = last;
+        Ok(match last {
+            None => Some("none was ever completed"),
+            // A time in the future was written by a wrong clock: it tells nothing.
+            Some(last) if last > now.after(DOWN) => Some("the last one is in the future"),
+            Some(last) if now.since(last) > self.settings.fetch.resync_interval => {
+                Some("the last one is older than the interval")
+            }
+            Some(_) => None,
+        })
+    }
+
+    async fn run_resyncs(&self, down: Option<&'static str>) -> Result<(), StateError> {
         let interval = self.settings.fetch.resync_interval;
+        // One that was interrupted goes on; what began before the process was down cannot have
+        // seen what happened meanwhile.
+        if let Some(progress) = self.read_fact::<ResyncProgress>(FACT_PROGRESS).await? {
+            self.run(progress).await?;
+        }
+        let due = self.overdue().await?.or(down);
         // Monotonic time from here on; what is left of the interval comes from the last one.
         let last = lock(&self.resync.status).last;
         let age = last.map_or(interval, |last| self.clock.now().since(last).min(interval));
         let mut next = self.clock.ticks().after(interval.saturating_sub(age));
-        if let Some(progress) = self.read_fact::<ResyncProgress>(FACT_PROGRESS).await? {
-            self.run(progress).await?;
-        }
         if let Some(reason) = due {
+            if last.is_none() {
+                // Rules that are about to be made ask for a resync too: one does for both.
+                self.asked_or(self.clock.ticks().after(FIRST)).await;
+                self.clock.sleep(GATHER).await;
+            }
             next = self.clock.ticks().after(interval);
+            self.take_request().await?;
             self.begin(reason, self.covered.clone()).await?;
         }
         loop {
@@ -198,14 +225,17 @@ impl Pipeline {
                 self.begin("interval", self.covered.clone()).await?;
                 continue;
             }
-            self.asked_or(next).await;
+            if self.asked_or(next).await {
+                self.clock.sleep(GATHER).await;
+            }
         }
     }
 
-    async fn asked_or(&self, next: Ticks) {
+    /// Waits for a request, or until `next`; `true` when there is one.
+    async fn asked_or(&self, next: Ticks) -> bool {
         let asked = std::pin::pin!(self.resync.asked.notified());
         let sleep = self.clock.sleep(next.since(self.clock.ticks()));
-        select(asked, sleep).await;
+        matches!(select(asked, sleep).await, Either::Left(_))
     }
 
     async fn take_request(&self) -> Result<Option<Requested>, StateError> {
@@ -229,6 +259,7 @@ impl Pipeline {
             started: self.clock.now(),
             kinds: kinds.to_vec(),
             marked: 0,
+            refused: None,
             step: Step::Known(None),
         }
     }
@@ -249,11 +280,14 @@ impl Pipeline {
         {
             self.walk_lists(&mut progress).await?;
         }
-        if self
+        let whole = self
             .covered
             .iter()
-            .all(|kind| progress.kinds.contains(kind))
-        {
+            .all(|kind| progress.kinds.contains(kind));
+        lock(&self.resync.status)
+            .incomplete
+            .clone_from(&progress.refused);
+        if whole && progress.refused.is_none() {
             self.write_fact(FACT_LAST, Some(&progress.started)).await?;
             lock(&self.resync.status).last = Some(progress.started);
         }
@@ -311,7 +345,7 @@ impl Pipeline {
             .kinds
             .iter()
             .any(|kind| !matches!(kind, NotificationType::Booking | NotificationType::Supplier));
-        for supplier in self.listed(&Read::Suppliers).await? {
+        for supplier in self.listed(&mut progress.refused, &Read::Suppliers).await? {
             let resumed = done.as_ref().filter(|(done, _)| *done >= supplier.id);
             let after = match resumed {
                 Some((done, Some(product))) if *done == supplier.id => Some(product.clone()),
@@ -352,7 +386,7 @@ impl Pipeline {
             ]
             .iter()
             .any(|kind| progress.kinds.contains(kind));
-        for product in self.listed(&read).await? {
+        for product in self.listed(&mut progress.refused, &read).await? {
             if after.as_ref().is_some_and(|after| product.id <= *after) {
                 continue;
             }
@@ -379,7 +413,7 @@ impl Pipeline {
 
     async fn unknown_rates(
         &self,
-        progress: &ResyncProgress,
+        progress: &mut ResyncProgress,
         supplier: &str,
         product: &str,
     ) -> Result<Vec<EntityKey>, StateError> {
@@ -388,7 +422,7 @@ impl Pipeline {
             product: product.to_owned(),
         };
         let mut keys = Vec::new();
-        for rate in self.listed(&read).await? {
+        for rate in self.listed(&mut progress.refused, &read).await? {
             let ids = [supplier, product, rate.id.as_str()];
             keys.extend(self.unknown(progress, NotificationType::Rate, &ids).await?);
             keys.extend(
@@ -428,7 +462,11 @@ impl Pipeline {
 
     /// A list of the provider, sorted by id. What does not exist is an empty list: whatever was
     /// known below it is marked already.
-    async fn listed(&self, read: &Read) -> Result<Vec<ListItem>, StateError> {
+    async fn listed(
+        &self,
+        refused: &mut Option<String>,
+        read: &Read,
+    ) -> Result<Vec<ListItem>, StateError> {
         let mut wait = LIST_FIRST;
         loop {
             self.pause
@@ -441,20 +479,19 @@ impl Pipeline {
                     return Ok(items);
                 }
                 Ok(Answer::One(_)) | Err(ReadError::Gone { .. }) => return Ok(Vec::new()),
-                Err(ReadError::Unauthorized { status }) => {
-                    self.pause.begin(status);
+                Err(error @ ReadError::Unauthorized { status }) => {
+                    self.refused(status).await;
+                    if self.pause.refused().is_none() {
+                        return Ok(skipped(refused, read, error.to_string()));
+                    }
                     None
                 }
-                Err(ReadError::Refused { reason }) => {
-                    tracing::warn!(
-                        ?read,
-                        reason,
-                        "the resync skips a list that the provider refuses"
-                    );
-                    return Ok(Vec::new());
-                }
+                Err(ReadError::Refused { reason }) => return Ok(skipped(refused, read, reason)),
                 Err(ReadError::Retry { reason, after }) => {
                     tracing::info!(reason, "the resync waits for the provider");
+                    if let Some(wait) = after {
+                        self.budget.hold(wait, self.clock.ticks());
+                    }
                     after
                 }
             };
@@ -513,4 +550,15 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+/// A list that the provider refuses is left out, and said to be.
+fn skipped(refused: &mut Option<String>, read: &Read, reason: String) -> Vec<ListItem> {
+    tracing::warn!(
+        ?read,
+        reason,
+        "the resync skips a list that the provider refuses"
+    );
+    *refused = Some(reason);
+    Vec::new()
 }
