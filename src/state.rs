@@ -431,6 +431,10 @@ pub struct Stats {
     pub bytes: u64,
     /// The quota.
     pub bytes_limit: u64,
+    /// Only the reserve for marks is left: nothing is published until there is room again.
+    pub full: bool,
+    /// As many entities wait as may: notifications for further ones are refused.
+    pub backlog_full: bool,
 }
 
 /// A state engine. See the module documentation for what each call promises.

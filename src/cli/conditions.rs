@@ -29,7 +29,7 @@ pub fn conditions(facts: &Facts) -> Vec<Condition> {
     let parts = [
         credentials(facts),
         registered(facts.report.as_ref()),
-        receiver(&facts.receiver),
+        receiver(&facts.receiver, &facts.stats),
         delivering(facts),
     ];
     let mut all = vec![ready(&parts)];
@@ -113,8 +113,11 @@ fn registered(report: Option<&Report>) -> Condition {
     }
 }
 
-fn receiver(receiver: &ReceiverStatus) -> Condition {
+fn receiver(receiver: &ReceiverStatus, stats: &Stats) -> Condition {
     let kind = ConditionType::ReceiverAvailable;
+    if stats.backlog_full {
+        return Condition::new(kind, false, Reason::BacklogFull);
+    }
     let without: Vec<&str> = receiver
         .rules
         .iter()
@@ -132,6 +135,9 @@ fn delivering(facts: &Facts) -> Condition {
     let kind = ConditionType::Delivering;
     if facts.pipeline.credentials_refused.is_some() {
         return Condition::new(kind, false, Reason::FetchPaused);
+    }
+    if facts.stats.full {
+        return Condition::new(kind, false, Reason::StoreFull);
     }
     if facts.pipeline.removals_held > 0 {
         return Condition::new(kind, false, Reason::RemovalGuard);

@@ -487,6 +487,8 @@ impl Store {
             last_notification: self.row.last_notification.map(UnixMillis),
             bytes: self.used,
             bytes_limit: self.options.file_bytes(),
+            full: self.check_room().is_err(),
+            backlog_full: self.marks.len() >= self.options.max_backlog,
         }
     }
 }

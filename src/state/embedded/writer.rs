@@ -48,6 +48,7 @@ pub(super) struct Writer {
     /// Commits since the last closing one, and whether one came since the last tick.
     unclosed: bool,
     busy: bool,
+    /// Since a commit found no space, until one succeeds: when accepts are tried again.
     full_until: Option<Instant>,
 }
 
@@ -143,12 +144,8 @@ impl Writer {
         closed
     }
 
-    fn pausing(&mut self) -> bool {
-        let pausing = self.full_until.is_some_and(|until| Instant::now() < until);
-        if !pausing {
-            self.full_until = None;
-        }
-        pausing
+    fn pausing(&self) -> bool {
+        self.full_until.is_some_and(|until| Instant::now() < until)
     }
 
     fn apply(&mut self, batch: &mut [Command], now: UnixMillis, ticks: Ticks) -> Result<()> {
@@ -167,6 +164,7 @@ impl Writer {
         }
         if self.store.is_open() {
             self.store.commit()?;
+            self.full_until = None;
             self.unclosed = true;
             self.busy = true;
             self.writes
@@ -259,9 +257,11 @@ impl Writer {
 
     /// Shows the counters; before the answers, so that whoever was answered finds them true.
     fn show(&mut self) {
-        let stats = self.store.stats();
+        let mut stats = self.store.stats();
+        stats.full |= self.full_until.is_some();
         self.writes.marks.set(stats.marks as i64);
         self.writes.used_bytes.set(stats.bytes as i64);
+        self.writes.show_waiting(&stats, self.clock.now());
         let due = self.store.next_due();
         self.shown.due.send_if_modified(|shown| {
             let other = *shown != due;
