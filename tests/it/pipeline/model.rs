@@ -20,6 +20,8 @@ mod truth;
 use schedule::Report;
 
 const SCHEDULES: u64 = 2_000;
+/// After so many that failed, no more are run.
+const MOST_FAILED: usize = 20;
 /// Lines of a trace that are printed.
 const TRACE: usize = 400;
 
@@ -54,12 +56,22 @@ fn every_consumer_ends_with_what_the_provider_has() {
     }
     let schedules = number("BELLHOP_MODEL_SCHEDULES").unwrap_or(SCHEDULES);
     let (mut reads, mut notifications, mut crashes) = (0, 0, 0);
+    let mut failed: Vec<Report> = Vec::new();
     for seed in 1..=schedules {
         let report = schedule::run(seed, false);
-        assert!(report.failure.is_none(), "{}", account(&report));
         reads += report.reads;
         notifications += report.notifications;
         crashes += report.crashes;
+        if let Some(failure) = &report.failure {
+            println!("seed {seed}: {failure}");
+            failed.push(report);
+            if failed.len() == MOST_FAILED {
+                break;
+            }
+        }
+    }
+    if let Some(first) = failed.first() {
+        panic!("{} schedules failed, the first:\n{}", failed.len(), account(first));
     }
     println!(
         "{schedules} schedules: {notifications} notifications, {reads} reads, {crashes} crashes"
