@@ -200,13 +200,13 @@ impl Judge<'_> {
             .filter(|first| first.run == self.context.now.run)
             .unwrap_or(self.context.now);
         memo.gone = Some(first);
-        let elapsed = first.elapsed(self.context.now).unwrap_or_default();
+        let elapsed = self.before_this_read(first);
         let two_signals = self.claim.removed
             || (elapsed >= self.context.removal_confirmation && first != self.context.now)
             || planted(Bug::SingleSignalRemoves)
             || (empty_list && planted(Bug::ListRemoves));
         if !two_signals {
-            let wait = self.context.removal_confirmation.saturating_sub(elapsed);
+            let wait = self.context.removal_confirmation.saturating_sub(self.since(first));
             return self.held(&memo, wait.max(SECOND), "one signal of a removal");
         }
         if elapsed < GUARD_SPAN && !admit.admit(Ticks(first.ticks)) {
@@ -297,6 +297,21 @@ impl Judge<'_> {
                 .map(|last| last.after(self.context.retain_bookings));
         }
         decision
+    }
+
+    /// How long before this read began `then` was: zero when it was not. What two reads agree on
+    /// held for so long, however long the answers were on their way.
+    fn before_this_read(&self, then: Stamp) -> Duration {
+        let began = Stamp {
+            ticks: self.context.started.0,
+            ..self.context.now
+        };
+        then.elapsed(began).unwrap_or_default()
+    }
+
+    /// How long ago `then` was.
+    fn since(&self, then: Stamp) -> Duration {
+        then.elapsed(self.context.now).unwrap_or_default()
     }
 
     /// The answer is the state: publish it unless it is the same as before.
