@@ -263,7 +263,7 @@ pub(super) fn cursor(connection: &Connection, name: &str) -> Result<Option<i64>>
     }
 }
 
-fn parked(connection: &Connection, name: &str) -> Result<Vec<Parked>> {
+pub(super) fn parked(connection: &Connection, name: &str) -> Result<Vec<Parked>> {
     let mut statement = connection.prepare_cached(
         "SELECT seq, key, attempts, checksum FROM parked WHERE sink = ?1 ORDER BY seq",
     )?;

@@ -499,6 +499,20 @@ async fn sinks_keep_their_place_and_what_is_parked() {
         bench.state().commit_sink("orders", commit).await.unwrap();
         assert_eq!(bench.state().stats().dead_letters, [0, 0, left]);
     }
+    // One that is replayed as well, unless it is the newest itself: it would come after that.
+    let (three, third) = bench.put(&a, 3, "3").await;
+    let replayed = SinkCommit {
+        park: vec![parked(two, 0), parked(three, 0)],
+        ..SinkCommit::default()
+    };
+    bench.state().commit_sink("orders", replayed).await.unwrap();
+    let commit = SinkCommit {
+        delivered: vec![(a.clone(), third)],
+        ..SinkCommit::default()
+    };
+    bench.state().commit_sink("orders", commit).await.unwrap();
+    let position = bench.state().sink("orders").await.unwrap();
+    assert_eq!(position.parked, [parked(three, 0)]);
 }
 
 #[tokio::test]
