@@ -9,6 +9,7 @@
 
 mod age;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use self::age::Age;
@@ -206,7 +207,10 @@ impl Judge<'_> {
             || planted(Bug::SingleSignalRemoves)
             || (empty_list && planted(Bug::ListRemoves));
         if !two_signals {
-            let wait = self.context.removal_confirmation.saturating_sub(self.since(first));
+            let wait = self
+                .context
+                .removal_confirmation
+                .saturating_sub(self.since(first));
             return self.held(&memo, wait.max(SECOND), "one signal of a removal");
         }
         if elapsed < GUARD_SPAN && !admit.admit(Ticks(first.ticks)) {
@@ -235,14 +239,12 @@ impl Judge<'_> {
     fn binding(&self, items: &[ListItem]) -> Decision {
         let mut memo = memo_of(self.claim);
         memo.gone = None;
-        memo.rates = items.iter().map(|item| item.id.clone()).collect();
-        memo.rates.sort_unstable();
-        memo.rates.dedup();
+        let rates: BTreeSet<&str> = items.iter().map(|item| item.id.as_str()).collect();
         let ids = self.claim.key.ids();
         let data = serde_json::to_string(&Binding {
             supplier: ids.first().copied().unwrap_or_default(),
             product: ids.get(1).copied().unwrap_or_default(),
-            rates: &memo.rates,
+            rates,
         })
         .expect("strings only");
         let same = self.stored_text().is_some_and(|stored| stored == data);
@@ -410,7 +412,7 @@ struct Binding<'a> {
     #[serde(rename = "productID")]
     product: &'a str,
     #[serde(rename = "rateIDs")]
-    rates: &'a [String],
+    rates: BTreeSet<&'a str>,
 }
 
 /// The newest `startTime` of a booking's items; `None` when none can be read.

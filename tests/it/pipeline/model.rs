@@ -41,7 +41,11 @@ fn account(report: &Report) -> String {
         report.seed,
         report.failure.as_deref().unwrap_or("no failure"),
         report.seed,
-        if again.hash == report.hash { "" } else { "(it did not run the same again)\n" },
+        if again.hash == report.hash {
+            ""
+        } else {
+            "(it did not run the same again)\n"
+        },
         again.trace[skipped..].join("\n"),
     )
 }
@@ -71,7 +75,11 @@ fn every_consumer_ends_with_what_the_provider_has() {
         }
     }
     if let Some(first) = failed.first() {
-        panic!("{} schedules failed, the first:\n{}", failed.len(), account(first));
+        panic!(
+            "{} schedules failed, the first:\n{}",
+            failed.len(),
+            account(first)
+        );
     }
     println!(
         "{schedules} schedules: {notifications} notifications, {reads} reads, {crashes} crashes"

@@ -429,6 +429,19 @@ async fn list_then_watch_is_complete() {
         .await
         .unwrap();
     assert_eq!(rates.items.len(), 1);
+    assert_eq!(
+        state
+            .known(NotificationType::Rate, &["s", "p"])
+            .await
+            .unwrap(),
+        [rate.clone()]
+    );
+    for above in [&["s", "p0"], &["s", "p/"], &["s", ""]] {
+        let known = state.known(NotificationType::Rate, above).await.unwrap();
+        assert_eq!(known, [], "{above:?}");
+    }
+    let bookings = state.known(NotificationType::Booking, &[]).await.unwrap();
+    assert_eq!(bookings.len(), 4, "the removed one is not among them");
     let last = state.events(5, 10, 1 << 20).await.unwrap().unwrap();
     assert_eq!(
         last.iter()

@@ -113,7 +113,8 @@ impl Consumer {
                 let has = held.get(key).and_then(|held| held.data.as_ref());
                 let is = entity.newest().data.as_ref();
                 if truth.owed(key) && has != is {
-                    let words = |data: Option<&Value>| data.map_or("nothing".into(), Value::to_string);
+                    let words =
+                        |data: Option<&Value>| data.map_or("nothing".into(), Value::to_string);
                     self.sim.fail(format!(
                         "{}: {key}: holds {} while the provider has {}",
                         self.name,
@@ -160,7 +161,10 @@ impl Watcher {
                 let _ = head.changed().await;
                 continue;
             }
-            match disk.events(after, 1 + sim.below(20) as usize, 1 << 20).await {
+            match disk
+                .events(after, 1 + sim.below(20) as usize, 1 << 20)
+                .await
+            {
                 // What was there is no longer kept: a newer event of its entity was before.
                 Ok(Ok(events)) if events.is_empty() => {
                     *self.cursor.lock().unwrap() = Some(newest);
@@ -264,7 +268,9 @@ impl Sink for Shop {
         if self.hit(self.mood.not_well) {
             return Verdict::NotWell {
                 class: Class::Throttled,
-                retry_after: sim.percent(40).then(|| Duration::from_secs(1 + sim.below(40))),
+                retry_after: sim
+                    .percent(40)
+                    .then(|| Duration::from_secs(1 + sim.below(40))),
             };
         }
         self.consumer.take(&origin(&self.epoch).structured(event));

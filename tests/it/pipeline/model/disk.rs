@@ -237,6 +237,15 @@ impl State for Disk {
             .await
     }
 
+    async fn known(
+        &self,
+        kind: NotificationType,
+        above: &[&str],
+    ) -> Result<Vec<EntityKey>, StateError> {
+        self.look(|store, _| store.reader().known(kind, above))
+            .await
+    }
+
     async fn entity(&self, key: &EntityKey) -> Result<Option<StoredEvent>, StateError> {
         self.look(|store, _| store.reader().entity(key)).await
     }

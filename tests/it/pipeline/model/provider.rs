@@ -311,7 +311,9 @@ impl Provider {
         let text = if self.sim.percent(50) {
             serde_json::to_string(data).unwrap()
         } else {
-            serde_json::to_string(data).unwrap().replacen(':', " :  ", 1)
+            serde_json::to_string(data)
+                .unwrap()
+                .replacen(':', " :  ", 1)
         };
         RawValue::from_string(text).unwrap()
     }
@@ -360,9 +362,7 @@ fn key_of(read: &Read) -> Option<EntityKey> {
         Read::Suppliers | Read::Products { .. } => return None,
         Read::Supplier { supplier } => truth::key(Kind::Supplier, &[supplier]),
         Read::Product { supplier, product } => truth::key(Kind::Product, &[supplier, product]),
-        Read::Rates { supplier, product } => {
-            truth::key(Kind::ChannelBinding, &[supplier, product])
-        }
+        Read::Rates { supplier, product } => truth::key(Kind::ChannelBinding, &[supplier, product]),
         Read::Rate {
             supplier,
             product,

@@ -72,7 +72,11 @@ struct Plan {
 impl Plan {
     fn draw(sim: &Sim) -> Self {
         let some = |most: u64| {
-            if sim.percent(50) { sim.below(most + 1) } else { 0 }
+            if sim.percent(50) {
+                sim.below(most + 1)
+            } else {
+                0
+            }
         };
         let clock_steps = sim.percent(40);
         let mood = || Mood {
@@ -281,8 +285,7 @@ impl World {
                 epoch: disk.epoch().clone(),
             });
             let settings = sink_settings(&consumer.name);
-            let deliverer =
-                Deliverer::new(&settings, disk.clone(), sim.clone(), shop, &delivery);
+            let deliverer = Deliverer::new(&settings, disk.clone(), sim.clone(), shop, &delivery);
             let sim = sim.clone();
             self.sim.spawn(Owner::Process, async move {
                 let ended = deliverer.run(CancellationToken::new()).await;
@@ -413,7 +416,9 @@ impl World {
             self.put(&supplier, now, true, 0);
         }
         self.put(&truth::key(Kind::Product, &["s", product]), now, true, 0);
-        let rates: Vec<String> = (0..1 + self.sim.below(3)).map(|n| format!("r{n}")).collect();
+        let rates: Vec<String> = (0..1 + self.sim.below(3))
+            .map(|n| format!("r{n}"))
+            .collect();
         for rate in &rates {
             self.add_rate(product, rate);
         }
@@ -465,8 +470,8 @@ impl World {
             let data = truth.get(key)?.newest().data.clone()?;
             (data.get("type")? == "FREESALE").then_some(())
         });
-        let empty = matches!(key.kind(), Kind::Availability | Kind::PriceSchedule)
-            && self.sim.percent(15);
+        let empty =
+            matches!(key.kind(), Kind::Availability | Kind::PriceSchedule) && self.sim.percent(15);
         let variant = u64::from(freesale.is_some() || empty);
         self.put(key, self.sim.ticks().0, false, variant);
     }
@@ -537,8 +542,9 @@ impl World {
                 .filter(|(_, rates, _)| !rates.is_empty())
                 .collect()
         });
-        let Some((product, mut rates, number)) =
-            products.get(sim.below(products.len() as u64) as usize).cloned()
+        let Some((product, mut rates, number)) = products
+            .get(sim.below(products.len() as u64) as usize)
+            .cloned()
         else {
             return;
         };

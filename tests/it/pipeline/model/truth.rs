@@ -151,9 +151,15 @@ impl Truth {
             return false;
         };
         let last = entity.newest();
-        let told = |entity: &Entity| entity.acknowledged.iter().any(|written| *written >= last.at);
+        let told = |entity: &Entity| {
+            entity
+                .acknowledged
+                .iter()
+                .any(|written| *written >= last.at)
+        };
         told(entity)
-            || (last.with_binding && binding_of(key).is_some_and(|key| self.get(&key).is_some_and(told)))
+            || (last.with_binding
+                && binding_of(key).is_some_and(|key| self.get(&key).is_some_and(told)))
     }
 }
 
