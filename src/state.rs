@@ -472,6 +472,13 @@ pub trait State: Send + Sync + 'static {
         limit: usize,
     ) -> Result<EntityPage, StateError>;
 
+    /// Live entities of a type whose first identifiers are `above`, in key order; at most 10,000.
+    async fn known(
+        &self,
+        kind: NotificationType,
+        above: &[&str],
+    ) -> Result<Vec<EntityKey>, StateError>;
+
     /// The newest event of one entity (a removal included while it is kept).
     async fn entity(&self, key: &EntityKey) -> Result<Option<StoredEvent>, StateError>;
 

@@ -12,7 +12,7 @@ use super::commit::{live, memo_of};
 use super::memo::Memo;
 use crate::api::{EntityKey, NotificationType};
 use crate::provider::{Answer, ListItem, ReadError};
-use crate::state::{ChangeKind, Claim, NewMark, Outcome, Settlement, State, StateError};
+use crate::state::{ChangeKind, Claim, MarkAfter, NewMark, Outcome, Settlement, State, StateError};
 
 /// The rates of this type have capacities; the others are limited by opening hours alone
 /// (provider reference §6.4).
@@ -72,13 +72,15 @@ pub(super) async fn children_of(
         settlement.outcome,
         Outcome::Changed | Outcome::Unchanged | Outcome::Provisional | Outcome::Unconfirmed
     );
+    // What never was an entity for consumers may have children that are: notifications of their
+    // own came first.
+    let gone = settlement.outcome == Outcome::Removed
+        || (settlement.outcome == Outcome::Absent && settlement.mark == MarkAfter::Clear);
     match (claim.key.kind(), answer) {
         (NotificationType::ChannelBinding, Ok(Answer::Many(items))) if committed => {
             children.of_binding(items).await?;
         }
-        (NotificationType::ChannelBinding, _) if settlement.outcome == Outcome::Removed => {
-            children.of_removed_binding();
-        }
+        (NotificationType::ChannelBinding, _) if gone => children.of_gone_binding().await?,
         (NotificationType::Rate, Ok(Answer::One(document))) if committed => {
             let now = reserved(document.data.get());
             children.of_rate(now).await?;
@@ -88,10 +90,14 @@ pub(super) async fn children_of(
                 *bytes = memo.encode();
             }
         }
-        (NotificationType::Rate, _) if settlement.outcome == Outcome::Removed => {
+        (NotificationType::Rate, _) if gone => {
             let ids = claim.key.ids();
-            children.add(NotificationType::Availability, &ids);
-            children.add(NotificationType::PriceSchedule, &ids);
+            children
+                .add_known(NotificationType::Availability, &ids)
+                .await?;
+            children
+                .add_known(NotificationType::PriceSchedule, &ids)
+                .await?;
         }
         _ => {}
     }
@@ -116,15 +122,16 @@ impl Children<'_> {
         }
     }
 
+    async fn is_known(&self, key: &EntityKey) -> Result<bool, StateError> {
+        let newest = self.state.entity(key).await?;
+        Ok(newest.is_some_and(|event| event.change != ChangeKind::Removed))
+    }
+
     /// Marks it if consumers do not have it.
     async fn add_new(&mut self, kind: NotificationType, ids: &[&str]) -> Result<(), StateError> {
         if let Ok(key) = EntityKey::new(kind, ids)
             && self.covered.contains(&kind)
-            && self
-                .state
-                .entity(&key)
-                .await?
-                .is_none_or(|event| event.change == ChangeKind::Removed)
+            && !self.is_known(&key).await?
         {
             self.marks.insert(key);
         }
@@ -149,6 +156,37 @@ impl Children<'_> {
         };
         if newer {
             self.marks.insert(key);
+        }
+        Ok(())
+    }
+
+    /// Marks it if consumers have it.
+    async fn add_known(&mut self, kind: NotificationType, ids: &[&str]) -> Result<(), StateError> {
+        if let Ok(key) = EntityKey::new(kind, ids)
+            && self.is_known(&key).await?
+        {
+            self.marks.insert(key);
+        }
+        Ok(())
+    }
+
+    /// Marks what consumers have of a product's rates that are not among `listed`.
+    async fn add_unlisted(
+        &mut self,
+        product: &[&str],
+        listed: &BTreeMap<&str, &ListItem>,
+    ) -> Result<(), StateError> {
+        for kind in [
+            NotificationType::Rate,
+            NotificationType::Availability,
+            NotificationType::PriceSchedule,
+        ] {
+            let known = self.state.known(kind, product).await?;
+            let unlisted = known.into_iter().filter(|key| {
+                let rate = key.ids().last().copied().unwrap_or_default();
+                !listed.contains_key(rate)
+            });
+            self.marks.extend(unlisted);
         }
         Ok(())
     }
@@ -187,33 +225,17 @@ impl Children<'_> {
                 }
             }
         }
-        let former = memo_of(claim).rates;
-        for rate in former
-            .iter()
-            .filter(|rate| !listed.contains_key(rate.as_str()))
-        {
-            self.add_rate(&[supplier, product, rate]);
-        }
-        Ok(())
+        self.add_unlisted(&ids, &listed).await
     }
 
-    fn of_removed_binding(&mut self) {
+    async fn of_gone_binding(&mut self) -> Result<(), StateError> {
         let claim = self.claim;
         let ids = claim.key.ids();
-        let [supplier, product] = ids[..] else {
-            return;
-        };
-        self.add(NotificationType::Supplier, &[supplier]);
-        self.add(NotificationType::Product, &ids);
-        for rate in memo_of(claim).rates {
-            self.add_rate(&[supplier, product, &rate]);
-        }
-    }
-
-    fn add_rate(&mut self, ids: &[&str]) {
-        self.add(NotificationType::Rate, ids);
-        self.add(NotificationType::Availability, ids);
-        self.add(NotificationType::PriceSchedule, ids);
+        let supplier = ids.first().copied().unwrap_or_default();
+        self.add_known(NotificationType::Supplier, &[supplier])
+            .await?;
+        self.add_known(NotificationType::Product, &ids).await?;
+        self.add_unlisted(&ids, &BTreeMap::new()).await
     }
 
     async fn of_rate(&mut self, reserved: bool) -> Result<(), StateError> {

@@ -9,6 +9,7 @@
 
 mod age;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use self::age::Age;
@@ -200,13 +201,16 @@ impl Judge<'_> {
             .filter(|first| first.run == self.context.now.run)
             .unwrap_or(self.context.now);
         memo.gone = Some(first);
-        let elapsed = first.elapsed(self.context.now).unwrap_or_default();
+        let elapsed = self.before_this_read(first);
         let two_signals = self.claim.removed
             || (elapsed >= self.context.removal_confirmation && first != self.context.now)
             || planted(Bug::SingleSignalRemoves)
             || (empty_list && planted(Bug::ListRemoves));
         if !two_signals {
-            let wait = self.context.removal_confirmation.saturating_sub(elapsed);
+            let wait = self
+                .context
+                .removal_confirmation
+                .saturating_sub(self.since(first));
             return self.held(&memo, wait.max(SECOND), "one signal of a removal");
         }
         if elapsed < GUARD_SPAN && !admit.admit(Ticks(first.ticks)) {
@@ -235,14 +239,12 @@ impl Judge<'_> {
     fn binding(&self, items: &[ListItem]) -> Decision {
         let mut memo = memo_of(self.claim);
         memo.gone = None;
-        memo.rates = items.iter().map(|item| item.id.clone()).collect();
-        memo.rates.sort_unstable();
-        memo.rates.dedup();
+        let rates: BTreeSet<&str> = items.iter().map(|item| item.id.as_str()).collect();
         let ids = self.claim.key.ids();
         let data = serde_json::to_string(&Binding {
             supplier: ids.first().copied().unwrap_or_default(),
             product: ids.get(1).copied().unwrap_or_default(),
-            rates: &memo.rates,
+            rates,
         })
         .expect("strings only");
         let same = self.stored_text().is_some_and(|stored| stored == data);
@@ -298,6 +300,21 @@ impl Judge<'_> {
             decision.settlement.forget_after = Some(last.after(self.context.retain_bookings));
         }
         decision
+    }
+
+    /// How long before this read began `then` was: zero when it was not. What two reads agree on
+    /// held for so long, however long the answers were on their way.
+    fn before_this_read(&self, then: Stamp) -> Duration {
+        let began = Stamp {
+            ticks: self.context.started.0,
+            ..self.context.now
+        };
+        then.elapsed(began).unwrap_or_default()
+    }
+
+    /// How long ago `then` was.
+    fn since(&self, then: Stamp) -> Duration {
+        then.elapsed(self.context.now).unwrap_or_default()
     }
 
     /// The answer is the state: publish it unless it is the same as before.
@@ -396,7 +413,7 @@ struct Binding<'a> {
     #[serde(rename = "productID")]
     product: &'a str,
     #[serde(rename = "rateIDs")]
-    rates: &'a [String],
+    rates: BTreeSet<&'a str>,
 }
 
 /// The newest `startTime` of a booking's items; `None` when none can be read.

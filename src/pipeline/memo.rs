@@ -76,9 +76,6 @@ pub(super) struct Memo {
     /// The UTC day on which a newly entered day was last reason enough to publish.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entered: Option<Date>,
-    /// A binding's rates at its last read, sorted.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub rates: Vec<String>,
     /// Whether a rate was RESERVED at its last read.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub reserved: bool,
@@ -128,7 +125,6 @@ mod tests {
                 ticks: 5,
             }),
             entered: Some("2026-01-02".parse().unwrap()),
-            rates: vec!["a".into()],
             reserved: true,
             ..Memo::default()
         };

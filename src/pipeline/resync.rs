@@ -452,11 +452,13 @@ impl Pipeline {
         if !progress.kinds.contains(&kind) {
             return Ok(Vec::new());
         }
-        let known = self
-            .state
-            .entity(&key)
-            .await?
-            .is_some_and(|event| event.change != ChangeKind::Removed);
+        let newest = loop {
+            match self.state.entity(&key).await {
+                Ok(newest) => break newest,
+                Err(error) => self.store_trouble("look up what is known", error).await?,
+            }
+        };
+        let known = newest.is_some_and(|event| event.change != ChangeKind::Removed);
         Ok(if known { Vec::new() } else { vec![key] })
     }
 

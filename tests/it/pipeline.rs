@@ -1,1 +1,3 @@
 //! Tests of `pipeline`.
+
+mod model;

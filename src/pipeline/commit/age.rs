@@ -70,10 +70,10 @@ impl Judge<'_> {
                 .as_ref()
                 .map_or(1, |lower| lower.reads.saturating_add(1)),
         };
-        let elapsed = lower.first.elapsed(now).unwrap_or_default();
-        if lower.reads >= LOWER_READS && elapsed >= LOWER_SPAN {
+        if lower.reads >= LOWER_READS && self.before_this_read(lower.first) >= LOWER_SPAN {
             return None;
         }
+        let elapsed = self.since(lower.first);
         let wait = elapsed.clamp(CACHED_FIRST, CACHED_LONGEST);
         memo.lower = Some(lower);
         // The last read should fall on the end of the span, not long after it.
@@ -117,10 +117,10 @@ impl Judge<'_> {
             notified,
             first: before.map_or(now, |cached| cached.first),
         };
-        let elapsed = cached.first.elapsed(now).unwrap_or_default();
-        if elapsed >= CACHED_SPAN {
+        if self.before_this_read(cached.first) >= CACHED_SPAN {
             return Age::WaitedLongEnough;
         }
+        let elapsed = self.since(cached.first);
         let mut wait = elapsed.clamp(CACHED_FIRST, CACHED_LONGEST);
         if let Some(expires) = document.expires
             && !(soon && elapsed < CACHED_FIRST)
@@ -147,13 +147,12 @@ impl Judge<'_> {
             .empty
             .filter(|first| first.run == now.run)
             .unwrap_or(now);
-        let elapsed = first.elapsed(now).unwrap_or_default();
-        if elapsed >= EMPTY_AGAIN {
+        if self.before_this_read(first) >= EMPTY_AGAIN {
             memo.empty = None;
             return None;
         }
         memo.empty = Some(first);
-        Some(EMPTY_AGAIN.saturating_sub(elapsed))
+        Some(EMPTY_AGAIN.saturating_sub(self.since(first)).max(SHORTEST))
     }
 
     /// How long until an answer that says nothing about its age is read for the last time; `None`

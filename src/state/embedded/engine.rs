@@ -498,6 +498,19 @@ impl State for Engine {
             .await
     }
 
+    async fn known(
+        &self,
+        kind: NotificationType,
+        above: &[&str],
+    ) -> std::result::Result<Vec<EntityKey>, StateError> {
+        let above: Vec<String> = above.iter().map(ToString::to_string).collect();
+        self.read(move |connection| {
+            let above: Vec<&str> = above.iter().map(String::as_str).collect();
+            Reader::new(connection).known(kind, &above)
+        })
+        .await
+    }
+
     async fn entity(
         &self,
         key: &EntityKey,

@@ -13,7 +13,7 @@ use super::store::Store;
 use crate::api::EntityKey;
 use crate::clock::{Ticks, UnixMillis};
 use crate::state::{
-    DeadLetterSource, MarkClass, NewMark, Notification, Parked, SinkCommit, StateError,
+    DeadLetterSource, MarkClass, NewMark, Notification, Parked, Revision, SinkCommit, StateError,
 };
 
 /// Authentic notifications of unknown shape that are kept at most; the oldest go first.
@@ -138,6 +138,26 @@ impl Store {
         }
         for (key, revision) in &commit.delivered {
             self.resolve(DELIVERY, Some(name), key, Some(*revision as i64))?;
+        }
+        self.drop_overtaken(name, &commit.delivered)
+    }
+
+    /// Drops parked events that are older than what was just delivered of their entity: dead
+    /// letters that were replayed and that the deliverer had not taken up yet. Sent now, they would
+    /// come after what is newer.
+    fn drop_overtaken(&mut self, sink: &str, delivered: &[(EntityKey, Revision)]) -> Result<()> {
+        if delivered.is_empty() {
+            return Ok(());
+        }
+        for parked in reader::parked(&self.connection, sink)? {
+            let newer = delivered.iter().find(|(key, _)| *key == parked.key);
+            let Some((_, revision)) = newer else { continue };
+            let seq = parked.sequence as i64;
+            let overtaken = super::rows::EventRow::read(&self.connection, seq)?
+                .is_none_or(|event| event.revision < *revision as i64);
+            if overtaken {
+                self.release(sink, seq)?;
+            }
         }
         Ok(())
     }

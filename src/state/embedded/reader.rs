@@ -68,6 +68,14 @@ impl<'a> Reader<'a> {
         self.snapshot(|connection| list(connection, kind, after, limit))
     }
 
+    /// As [`State::known`](crate::state::State::known).
+    ///
+    /// # Errors
+    /// [`StateError::Failed`] for a row that cannot be believed.
+    pub fn known(&self, kind: NotificationType, above: &[&str]) -> Answer<Vec<EntityKey>> {
+        self.snapshot(|connection| known(connection, kind, above))
+    }
+
     /// As [`State::entity`](crate::state::State::entity).
     ///
     /// # Errors
@@ -225,6 +233,30 @@ fn list(
     Ok(EntityPage { items, next: None })
 }
 
+fn known(
+    connection: &Connection,
+    kind: NotificationType,
+    above: &[&str],
+) -> Result<Vec<EntityKey>> {
+    let mut path = kind.segment().to_owned();
+    for id in above {
+        path.push('/');
+        path.push_str(id);
+    }
+    // As in `list`: all that starts with the path and `/` comes before the path and `0`.
+    let mut statement = connection.prepare_cached(
+        "SELECT id, key, revision, event, live, confirmed, forget_after, memo, checksum
+         FROM entities WHERE key > ?1 AND key < ?2 AND live ORDER BY key LIMIT ?3",
+    )?;
+    let range = params![format!("{path}/"), format!("{path}0"), MAX_ITEMS as i64];
+    let mut found = statement.query(range)?;
+    let mut keys = Vec::new();
+    while let Some(row) = found.next()? {
+        keys.push(EntityRow::from_row(row)?.key);
+    }
+    Ok(keys)
+}
+
 fn events(
     connection: &Connection,
     after: Sequence,
@@ -263,7 +295,7 @@ pub(super) fn cursor(connection: &Connection, name: &str) -> Result<Option<i64>>
     }
 }
 
-fn parked(connection: &Connection, name: &str) -> Result<Vec<Parked>> {
+pub(super) fn parked(connection: &Connection, name: &str) -> Result<Vec<Parked>> {
     let mut statement = connection.prepare_cached(
         "SELECT seq, key, attempts, checksum FROM parked WHERE sink = ?1 ORDER BY seq",
     )?;

@@ -149,6 +149,9 @@ impl State for Memory {
         let next = items.last().filter(|_| more).map(|last| last.key.clone());
         Ok(EntityPage { items, next })
     }
+    async fn known(&self, _: NotificationType, _: &[&str]) -> Result<Vec<EntityKey>, StateError> {
+        not_here()
+    }
     async fn entity(&self, key: &EntityKey) -> Result<Option<StoredEvent>, StateError> {
         let inner = self.lock();
         let at = inner.newest.get(key);

@@ -133,6 +133,9 @@ impl State for FakeState {
     ) -> Result<EntityPage, StateError> {
         unreachable!("the receiver only accepts")
     }
+    async fn known(&self, _: NotificationType, _: &[&str]) -> Result<Vec<EntityKey>, StateError> {
+        unreachable!("the receiver only accepts")
+    }
     async fn entity(&self, _: &EntityKey) -> Result<Option<StoredEvent>, StateError> {
         unreachable!("the receiver only accepts")
     }

@@ -429,6 +429,19 @@ async fn list_then_watch_is_complete() {
         .await
         .unwrap();
     assert_eq!(rates.items.len(), 1);
+    assert_eq!(
+        state
+            .known(NotificationType::Rate, &["s", "p"])
+            .await
+            .unwrap(),
+        [rate.clone()]
+    );
+    for above in [&["s", "p0"], &["s", "p/"], &["s", ""]] {
+        let known = state.known(NotificationType::Rate, above).await.unwrap();
+        assert_eq!(known, [], "{above:?}");
+    }
+    let bookings = state.known(NotificationType::Booking, &[]).await.unwrap();
+    assert_eq!(bookings.len(), 4, "the removed one is not among them");
     let last = state.events(5, 10, 1 << 20).await.unwrap().unwrap();
     assert_eq!(
         last.iter()
@@ -499,6 +512,20 @@ async fn sinks_keep_their_place_and_what_is_parked() {
         bench.state().commit_sink("orders", commit).await.unwrap();
         assert_eq!(bench.state().stats().dead_letters, [0, 0, left]);
     }
+    // One that is replayed as well, unless it is the newest itself: it would come after that.
+    let (three, third) = bench.put(&a, 3, "3").await;
+    let replayed = SinkCommit {
+        park: vec![parked(two, 0), parked(three, 0)],
+        ..SinkCommit::default()
+    };
+    bench.state().commit_sink("orders", replayed).await.unwrap();
+    let commit = SinkCommit {
+        delivered: vec![(a.clone(), third)],
+        ..SinkCommit::default()
+    };
+    bench.state().commit_sink("orders", commit).await.unwrap();
+    let position = bench.state().sink("orders").await.unwrap();
+    assert_eq!(position.parked, [parked(three, 0)]);
 }
 
 #[tokio::test]
