@@ -391,5 +391,10 @@ fn without_room(settlement: Settlement) -> Settlement {
 }
 
 fn marks(keys: impl IntoIterator<Item = EntityKey>, class: MarkClass) -> Vec<NewMark> {
-    keys.into_iter().map(|key| NewMark { key, class }).collect()
+    let mark = |key| NewMark {
+        key,
+        class,
+        noticed: None,
+    };
+    keys.into_iter().map(mark).collect()
 }

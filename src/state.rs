@@ -112,13 +112,17 @@ pub enum MarkClass {
     Resync,
 }
 
-/// A mark that no notification is behind: resync, refresh, a child of a binding. Carries no time.
+/// A mark that no notification of the entity is behind: resync, refresh, a child of a binding.
+/// Carries no time of the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMark {
     /// The entity to look at.
     pub key: EntityKey,
     /// Its place in the queue.
     pub class: MarkClass,
+    /// When it became known that something changed: the parent's [`Claim::noticed`], or when a
+    /// consumer asked; `None` for the resync.
+    pub noticed: Option<Ticks>,
 }
 
 /// The right to work on one entity.
@@ -136,8 +140,8 @@ pub struct Claim {
     pub marked: Option<UnixMillis>,
     /// Newest `signature.timestamp` behind the mark (CloudEvents extension `notifiedtime`).
     pub notified: Option<UnixMillis>,
-    /// When the newest notification behind the mark came in, or the store was opened since then;
-    /// `None` when only resync, refresh or a parent is behind it.
+    /// When the newest notification behind the mark, or behind its parent's, came in, or the store
+    /// was opened since then; `None` when only the resync is behind it.
     pub noticed: Option<Ticks>,
     /// When the oldest notification or request behind the mark came in.
     pub since: UnixMillis,

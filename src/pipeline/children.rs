@@ -107,6 +107,7 @@ pub(super) async fn children_of(
         .map(|key| NewMark {
             key,
             class: claim.class,
+            noticed: claim.noticed,
         })
         .collect())
 }

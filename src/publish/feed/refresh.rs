@@ -95,9 +95,11 @@ pub(super) async fn refresh(
         ));
     }
     if !accepted.is_empty() {
+        let noticed = Some(feed.clock.ticks());
         let marks = accepted.iter().map(|key| NewMark {
             key: key.clone(),
             class: MarkClass::Notification,
+            noticed,
         });
         feed.state.mark(marks.collect()).await?;
     }

@@ -163,7 +163,7 @@ impl Store {
             since: now,
             marked: None,
             notified: None,
-            noticed: None,
+            noticed: mark.noticed,
             removed: false,
             class: mark.class,
             traceparent: None,

@@ -362,6 +362,7 @@ impl Store {
                 let mark = NewMark {
                     key: key.clone(),
                     class: MarkClass::Notification,
+                    noticed: None,
                 };
                 self.add_mark(&mark, now, ticks);
             }

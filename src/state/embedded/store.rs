@@ -162,19 +162,20 @@ impl Store {
         while let Some(row) = found.next()? {
             let id: i64 = row.get(0)?;
             let first: i64 = row.get(11)?;
+            let class = match row.get::<_, i64>(2)? {
+                0 => MarkClass::Notification,
+                _ => MarkClass::Resync,
+            };
             let mark = RestoredMark {
                 key: rows::key_of(row.get_ref(1)?.as_str().map_err(rows::sql)?, "marks", id)?,
                 id: id as u64,
                 row: row.get(13)?,
                 behind: Behind {
-                    class: match row.get::<_, i64>(2)? {
-                        0 => MarkClass::Notification,
-                        _ => MarkClass::Resync,
-                    },
+                    class,
                     since: UnixMillis(row.get(3)?),
                     marked: row.get::<_, Option<i64>>(4)?.map(UnixMillis),
                     notified: row.get::<_, Option<i64>>(5)?.map(UnixMillis),
-                    noticed: (first > 0).then_some(ticks),
+                    noticed: (first > 0 || class == MarkClass::Notification).then_some(ticks),
                     removed: row.get(6)?,
                     traceparent: row.get::<_, Option<String>>(12)?.map(Into::into),
                     first: first as u64,

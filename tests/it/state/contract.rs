@@ -260,6 +260,7 @@ async fn notifications_go_before_resync_when_preferred() {
     let resync = |id: &str| NewMark {
         key: booking(id),
         class: MarkClass::Resync,
+        noticed: None,
     };
     bench
         .state()
@@ -361,6 +362,7 @@ async fn settle_is_one_step_with_children_and_dead_letters() {
     let child = |id: &str| NewMark {
         key: booking(id),
         class: MarkClass::Notification,
+        noticed: None,
     };
     let settlement = Settlement {
         children: vec![child("c1"), child("c2")],
