@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::checkpoint;
 use super::error::{OpenError, Result};
+use super::gauges;
 use super::open;
 use super::options::Options;
 use super::reader::Reader;
@@ -204,6 +205,7 @@ impl Engine {
             failed: OnceLock::new(),
             failure: watch::Sender::new(false),
         });
+        gauges::register(metrics, Arc::clone(&shown), Arc::clone(&clock));
         let epoch = store.epoch().clone();
         let (send, receive) = mpsc::channel(QUEUE);
         let (ask, asked) = std_mpsc::sync_channel(1);
