@@ -1,6 +1,7 @@
 //! The admin port: `/livez`, `/readyz`, `/metrics`, `/status`.
 //!
-//! Owns: the four answers and their formats. Never here: what readiness or status consist of (the
+//! Owns: the four answers and their formats. (`/dead-letters`, which reads the store, is merged
+//! into this router where a process is assembled.) Never here: what readiness or status consist of (the
 //! caller says), a secret, anything that a request could change.
 
 use std::fmt::Write;
@@ -18,6 +19,10 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// What those get who do not ask for OpenMetrics.
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The answer to any other path.
+const PATHS: &str =
+    "no such path; there are /livez, /readyz, /metrics, /status and /dead-letters\n";
 
 /// What a process waits for before it is ready: one short phrase each, no secrets.
 pub type Waiting = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
@@ -38,6 +43,7 @@ pub fn router(metrics: Metrics, waiting: Waiting, status: Status) -> Router {
             get(move |headers: HeaderMap| async move { exposition(&metrics, &headers) }),
         )
         .route("/status", get(move || async move { axum::Json(status()) }))
+        .fallback(|| async { (StatusCode::NOT_FOUND, PATHS) })
 }
 
 /// OpenMetrics for those who ask for it, as Prometheus does; else the older text format.

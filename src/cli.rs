@@ -10,6 +10,7 @@ pub mod check;
 pub mod conditions;
 pub mod crd;
 pub mod dataplane;
+pub mod deadletters;
 pub mod demo;
 pub mod keystore;
 pub mod manifests;
@@ -18,10 +19,13 @@ pub mod simulate;
 pub mod standalone;
 pub mod status;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::provider::base::{BaseUrl, InvalidBaseUrl};
+use crate::settings::Settings;
 use crate::telemetry::{self, LogFormat};
 
 /// Receives the data-free webhook notifications of Redeam / Travel Curious, makes them durable,
@@ -35,8 +39,10 @@ use crate::telemetry::{self, LogFormat};
     propagate_version = true,
     arg_required_else_help = true
 )]
-#[command(after_help = "Exit codes: 0 fine, 1 failed, 2 wrong usage.\n\
-    Every flag can be given as an environment variable: --data-dir is BELLHOP_DATA_DIR.")]
+#[command(
+    after_help = "Exit codes: 0 fine, 1 failed, 2 wrong usage (a flag, or a file that a flag names).\n\
+    Every flag can be given as an environment variable: --data-dir is BELLHOP_DATA_DIR."
+)]
 pub struct Cli {
     /// What is logged, in tracing's syntax: `warn`, `info`, `bellhop=debug,warn`
     #[arg(
@@ -52,10 +58,11 @@ pub struct Cli {
     #[arg(
         long,
         global = true,
-        help_heading = "Logging",
         env = "BELLHOP_LOG_FORMAT",
         value_enum,
-        default_value = "text"
+        default_value = "text",
+        value_name = "FORMAT",
+        help_heading = "Logging"
     )]
     log_format: LogFormat,
 
@@ -63,17 +70,21 @@ pub struct Cli {
     command: Command,
 }
 
+/// What each does is said where its flags are.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the whole journey with a simulated provider, in one process
+    #[command(
+        about = "Show the whole journey with a simulated provider, in one process",
+        long_about = "Show the whole journey with a simulated provider, in one process\n\n\
+            Starts the provider and Bellhop, and shows how notifications arrive, are verified, \
+            made durable, coalesced, fetched and published. Ends with Ctrl-C, or with --count by \
+            itself.",
+        after_help = "Examples:\n  bellhop demo\n  bellhop demo --count 200"
+    )]
     Demo(demo::DemoArgs),
-    /// Run one subscription without a cluster: register, receive, fetch, publish
     Run(run::RunArgs),
-    /// Run a simulated provider: registry, reseller API, and a control API to steer it
     Simulate(simulate::SimulateArgs),
-    /// Validate a subscription against the real provider, without writing anything
     Check(check::CheckArgs),
-    /// Print the CustomResourceDefinition
     Crd(crd::CrdArgs),
 }
 
@@ -97,6 +108,38 @@ pub enum Failure {
     Failed(String),
     /// Already told on stdout (a list of checks, a comparison): exit code 1 and no more words.
     Told,
+}
+
+/// An address to listen on, from a flag.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write an IP address and a port, such as 0.0.0.0:8080, 127.0.0.1:8080 or [::1]:8080"
+            .to_owned()
+    })
+}
+
+/// The provider's addresses, before anything is begun.
+fn check_addresses(settings: &Settings, allow_plain_http: bool) -> Result<(), Failure> {
+    let provider = &settings.provider;
+    let problems: Vec<String> = [
+        ("--registry-url", &provider.registry_url),
+        ("--api-url", &provider.api_url),
+    ]
+    .into_iter()
+    .filter_map(|(flag, url)| {
+        let error = BaseUrl::parse(url, allow_plain_http).err()?;
+        let way_out = match error {
+            InvalidBaseUrl::Plain => " (--allow-plain-http)",
+            _ => "",
+        };
+        Some(format!("{flag}: {error}{way_out}"))
+    })
+    .collect();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Usage(problems.join("\n")))
+    }
 }
 
 /// Runs the program and says how it ended: 0 fine, 1 failed, 2 wrong usage.

@@ -23,8 +23,9 @@ pub enum LogFormat {
 /// # Errors
 /// A sentence that says what is wrong with `filter`.
 pub fn install(format: LogFormat, filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| format!("log filter `{filter}` is not valid: {error}; try `info`"))?;
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        format!("--log `{filter}`: {error}; write `info`, or `bellhop=debug,warn`")
+    })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -4,6 +4,7 @@
 //! instead. JSON is read as the YAML that it is. Never here: IO, and the content of a Secret in a
 //! message or a `Debug`.
 
+mod references;
 mod tree;
 mod walk;
 
@@ -17,6 +18,7 @@ use super::crd;
 use super::v1alpha1::WebhookSubscription;
 use super::validate::validate;
 use crate::secrets::{Credentials, Secret};
+use references::Reference;
 use tree::{Kind, Node};
 use walk::Walk;
 
@@ -90,7 +92,14 @@ impl SecretManifest {
             if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Ok(Secret::new(text));
             }
+            let near = |found: &&String| strsim::osa_distance(found, key) <= 2;
             let wrong = match self.data.get(key) {
+                None if let Some(near) = self.data.keys().find(near) => {
+                    return Err(format!(
+                        "Secret {}/{} has `{near}`, but no key `{key}`; if that is meant, rename it",
+                        self.namespace, self.name
+                    ));
+                }
                 None => "has no key",
                 Some(_) if text.is_empty() => "has nothing in its key",
                 Some(_) => "has spaces or characters that no header can carry in its key",
@@ -120,8 +129,6 @@ pub struct SubscriptionManifest {
     pub file: String,
     /// Where its document begins.
     pub place: Place,
-    /// Where `spec.credentialsSecretRef.name` stands.
-    credentials_place: Place,
 }
 
 impl SubscriptionManifest {
@@ -180,6 +187,8 @@ struct Reader {
     manifests: Manifests,
     mistakes: Vec<Mistake>,
     seen: BTreeMap<(&'static str, String, String), (String, Place)>,
+    /// The Secrets that subscriptions name, also those of a subscription with mistakes.
+    references: Vec<Reference>,
     /// Whether a Secret could not be read: then a missing one is no news.
     secret_failed: bool,
 }
@@ -281,6 +290,8 @@ impl Reader {
             .metadata
             .namespace
             .get_or_insert_with(|| "default".to_owned());
+        let named = references::of(file, document, &object, &wrong);
+        self.references.extend(named);
         let mut right = wrong.is_empty();
         for mistake in validate(&object) {
             let said = |path: &String| follows(&mistake.path, path);
@@ -302,7 +313,6 @@ impl Reader {
             object,
             file: file.to_owned(),
             place: document.place,
-            credentials_place: locate(document, "spec.credentialsSecretRef.name"),
         });
     }
 
@@ -413,31 +423,12 @@ impl Reader {
         true
     }
 
-    /// Every subscription finds its credentials.
+    /// Every subscription finds its Secrets.
     fn references(&mut self) {
-        if self.secret_failed {
-            return;
-        }
-        let mut found = Vec::new();
-        for subscription in &self.manifests.subscriptions {
-            let namespace = subscription.namespace();
-            let reference = &subscription.object.spec.credentials_secret_ref.name;
-            let message = match self.manifests.secret(namespace, reference) {
-                None => format!(
-                    "no Secret `{reference}` of namespace `{namespace}` in these files; add one with the keys apiKey and apiSecret"
-                ),
-                Some(secret) => match secret.credentials() {
-                    Ok(_) => continue,
-                    Err(message) => message,
-                },
-            };
-            found.push(Mistake {
-                file: subscription.file.clone(),
-                place: Some(subscription.credentials_place),
-                path: "spec.credentialsSecretRef.name".to_owned(),
-                message,
-            });
-        }
+        let found = self
+            .references
+            .iter()
+            .filter_map(|one| one.mistake(&self.manifests, self.secret_failed));
         self.mistakes.extend(found);
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 
 use super::Failure;
 use super::dataplane::Provider;
@@ -15,6 +16,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::metrics::Metrics;
 use crate::registration::{SystemResolver, check, exit_code};
 
+/// Validate a subscription against the real provider, without writing anything
+///
 /// Checks the file, the credentials at registry and reseller API, each rule and who owns it, the
 /// public URL and the clock. One line per check: `ok`, `warn` or `fail`, what was looked at, what
 /// was found and what to do next. Fails if one check fails.
@@ -41,7 +44,7 @@ pub struct CheckArgs {
     api_url: Option<String>,
 
     /// Allow plain http to provider URLs on other hosts than this one (keys travel in the clear)
-    #[arg(long, env = "BELLHOP_ALLOW_PLAIN_HTTP")]
+    #[arg(long, env = "BELLHOP_ALLOW_PLAIN_HTTP", value_parser = BoolishValueParser::new())]
     allow_plain_http: bool,
 }
 
@@ -53,6 +56,7 @@ pub async fn run(args: CheckArgs) -> Result<(), Failure> {
         ..Overrides::default()
     };
     let manifests = Manifests::read(&args.files, overrides)?;
+    super::check_addresses(&manifests.settings, args.allow_plain_http)?;
     println!(
         "ok    manifest              {} of {} notification types subscribed",
         manifests.settings.notifications.len(),

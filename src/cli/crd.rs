@@ -1,15 +1,19 @@
 //! `bellhop crd`: the CustomResourceDefinition, or its field reference. Never here: its content.
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 
 use super::Failure;
 use crate::api::crd::{crd_yaml, reference};
 
-/// Prints the CustomResourceDefinition as YAML: `bellhop crd | kubectl apply -f -`.
+/// Print the CustomResourceDefinition
+///
+/// Prints it as YAML: `bellhop crd | kubectl apply -f -`. The rules that it enforces are those of
+/// `bellhop check`.
 #[derive(Debug, Args)]
 pub struct CrdArgs {
     /// Print the reference of all fields, as Markdown, instead
-    #[arg(long, env = "BELLHOP_REFERENCE")]
+    #[arg(long, env = "BELLHOP_REFERENCE", value_parser = BoolishValueParser::new())]
     reference: bool,
 }
 

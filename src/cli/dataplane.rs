@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use super::status;
+use super::{deadletters, status};
 use crate::admin;
 use crate::api::owner::Route;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::pipeline::deliver::{Deliverer, DeliveryMetrics};
 use crate::pipeline::{Pipeline, PipelineSettings, workers};
@@ -70,6 +70,8 @@ pub struct Parts {
     pub drain: Duration,
     /// Listening already.
     pub ports: Ports,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// A running data plane: handles for registration, status and the end.
@@ -106,7 +108,7 @@ impl DataPlane {
         parts: Parts,
         supervisor: &mut Supervisor,
     ) -> Result<(Self, mpsc::Receiver<KeyChange>), String> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let clock = parts.clock;
         let metrics = Metrics::new();
         let settings = Arc::new(parts.settings);
         let provider = Provider::new(
@@ -260,7 +262,8 @@ impl DataPlane {
             token.clone(),
         )
         .map_err(|error| error.to_string())?;
-        let admin = admin::router(self.metrics.clone(), self.waiting(), status::of(self));
+        let admin = admin::router(self.metrics.clone(), self.waiting(), status::of(self))
+            .merge(deadletters::router(self.state.clone()));
         supervisor.spawn(
             "public port",
             serve(ports.public, self.receiver.router(), public, token.clone()),

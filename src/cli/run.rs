@@ -8,21 +8,25 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use tokio::net::TcpListener;
 
 use super::Failure;
 use super::dataplane::Ports;
 use super::manifests::{Manifests, Overrides};
 use super::standalone::Standalone;
+use crate::publish::feed::check_token_file;
 use crate::receiver::server::TlsFiles;
 use crate::shutdown::Supervisor;
 
+/// Run one subscription without a cluster: register, receive, fetch, publish
+///
 /// Reads WebhookSubscription and Secret manifests, registers one rule per notification type with
 /// the provider, receives, fetches and publishes, until SIGTERM or Ctrl-C. The rules stay at the
 /// provider when it ends; --deregister removes them.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  bellhop run -f examples/minimal.yaml --data-dir ./data\n\n\
+    after_help = "Examples:\n  bellhop run -f examples/minimal.yaml --data-dir ./data\n\n\
     Then `curl -s localhost:8081/status` says how it is, and\n  \
     curl -N localhost:8082/v1/events -H 'Accept: text/event-stream'\nis a consumer."
 )]
@@ -56,7 +60,7 @@ pub struct RunArgs {
     api_url: Option<String>,
 
     /// Allow plain http to provider URLs on other hosts than this one (keys travel in the clear)
-    #[arg(long, env = "BELLHOP_ALLOW_PLAIN_HTTP")]
+    #[arg(long, env = "BELLHOP_ALLOW_PLAIN_HTTP", value_parser = BoolishValueParser::new())]
     allow_plain_http: bool,
 
     /// Certificate chain (PEM) of the public port; without it, put a TLS proxy in front
@@ -77,21 +81,23 @@ pub struct RunArgs {
     )]
     tls_key: Option<PathBuf>,
 
-    /// Where the provider's notifications arrive
+    /// Where the provider's notifications arrive; port 0 takes a free one, and the log says which
     #[arg(
         long,
         env = "BELLHOP_PUBLIC_LISTEN",
         default_value = "0.0.0.0:8080",
-        value_name = "ADDRESS"
+        value_parser = super::address,
+        value_name = "IP:PORT"
     )]
     public_listen: SocketAddr,
 
-    /// Where /livez, /readyz, /metrics and /status are
+    /// Where /livez, /readyz, /metrics, /status and /dead-letters are
     #[arg(
         long,
         env = "BELLHOP_ADMIN_LISTEN",
         default_value = "127.0.0.1:8081",
-        value_name = "ADDRESS"
+        value_parser = super::address,
+        value_name = "IP:PORT"
     )]
     admin_listen: SocketAddr,
 
@@ -100,7 +106,8 @@ pub struct RunArgs {
         long,
         env = "BELLHOP_FEED_LISTEN",
         default_value = "127.0.0.1:8082",
-        value_name = "ADDRESS"
+        value_parser = super::address,
+        value_name = "IP:PORT"
     )]
     feed_listen: SocketAddr,
 
@@ -118,7 +125,7 @@ pub struct RunArgs {
     drain_seconds: u64,
 
     /// Remove (or disable, with deletionPolicy: Retain) this subscription's rules, and end
-    #[arg(long, env = "BELLHOP_DEREGISTER")]
+    #[arg(long, env = "BELLHOP_DEREGISTER", value_parser = BoolishValueParser::new())]
     deregister: bool,
 }
 
@@ -138,14 +145,20 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
         data_dir: args.data_dir.clone(),
     };
     let manifests = Manifests::read(&args.files, overrides)?;
+    super::check_addresses(&manifests.settings, args.allow_plain_http)?;
+    if let Some(file) = &args.feed_token_file {
+        check_token_file(file).map_err(|error| Failure::Usage(error.to_string()))?;
+    }
+    let tls = args.tls_cert.clone().zip(args.tls_key.clone());
+    let tls = tls.map(|(cert, key)| TlsFiles { cert, key });
+    if let Some(files) = &tls {
+        let problem = |error| Failure::Usage(format!("--tls-cert and --tls-key: {error}"));
+        files.check().await.map_err(problem)?;
+    }
     let standalone = Standalone {
         manifests,
         data_dir: args.data_dir.clone(),
-        tls: args
-            .tls_cert
-            .clone()
-            .zip(args.tls_key.clone())
-            .map(|(cert, key)| TlsFiles { cert, key }),
+        tls,
         drain: Duration::from_secs(args.drain_seconds),
         allow_plain_http: args.allow_plain_http,
     };
@@ -157,14 +170,22 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
         admin: listen("--admin-listen", args.admin_listen).await?,
         feed: listen("--feed-listen", args.feed_listen).await?,
     };
+    let address = |listener: &TcpListener| {
+        let address = listener.local_addr();
+        address.map_or_else(|error| error.to_string(), |address| address.to_string())
+    };
+    let (public, admin, feed) = (
+        address(&ports.public),
+        address(&ports.admin),
+        address(&ports.feed),
+    );
     let mut supervisor = Supervisor::new();
     let plane = standalone
         .start(ports, &mut supervisor)
         .await
         .map_err(Failure::Failed)?;
     tracing::info!(
-        public = %args.public_listen, admin = %args.admin_listen, feed = %args.feed_listen,
-        data = %args.data_dir.display(), "running"
+        public, admin, feed, data = %args.data_dir.display(), "running"
     );
     let ended = supervisor
         .run(Duration::from_secs(args.drain_seconds + 5))

@@ -12,6 +12,8 @@ use super::Failure;
 use crate::shutdown::asked_to_end;
 use crate::simulator::{Config, Faults, Simulator};
 
+/// Run a simulated provider: registry, reseller API, and a control API to steer it
+///
 /// Runs until Ctrl-C. The registry is at /registry/v1, the reseller API at /v1.3 and /v1.2, and
 /// the control API, which needs no credentials, at /control: never expose it.
 #[derive(Debug, Args)]
@@ -22,7 +24,8 @@ pub struct SimulateArgs {
         long,
         env = "BELLHOP_LISTEN",
         default_value = "127.0.0.1:8090",
-        value_name = "ADDRESS"
+        value_parser = super::address,
+        value_name = "IP:PORT"
     )]
     listen: SocketAddr,
 

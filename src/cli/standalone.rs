@@ -25,7 +25,7 @@ use crate::provider::credentials::CredentialSource;
 use crate::receiver::keys::{KeyChange, KeySource};
 use crate::receiver::server::TlsFiles;
 use crate::registration::{
-    DriftCheck, Executor, KeyStore, RegistrationMetrics, Report, Resyncs, StoreError,
+    DriftCheck, Executor, Handle, KeyStore, RegistrationMetrics, Report, Resyncs, StoreError,
 };
 use crate::shutdown::Supervisor;
 use crate::state::{State, StateError};
@@ -57,10 +57,23 @@ impl Standalone {
         ports: Ports,
         supervisor: &mut Supervisor,
     ) -> Result<Arc<DataPlane>, String> {
+        self.start_at(Arc::new(SystemClock::new()), ports, supervisor)
+            .await
+    }
+
+    /// The same by another clock: what a wrong or a stepping one does can only be shown so.
+    ///
+    /// # Errors
+    /// As [`Standalone::start`].
+    pub async fn start_at(
+        self,
+        clock: Arc<dyn Clock>,
+        ports: Ports,
+        supervisor: &mut Supervisor,
+    ) -> Result<Arc<DataPlane>, String> {
         private_folder(&self.data_dir)?;
         self.manifests.lay_out(&self.data_dir)?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let credentials = credentials(&self.manifests, clock)?;
+        let credentials = credentials(&self.manifests, clock.clone())?;
         let keys = self.data_dir.join("keys");
         private_folder(&keys)?;
         let settings = self.manifests.settings.clone();
@@ -76,6 +89,7 @@ impl Standalone {
             tls: self.tls,
             drain: self.drain,
             ports,
+            clock,
         };
         let (plane, changes) = DataPlane::start(whole, supervisor).await?;
         let plane = Arc::new(plane);
@@ -100,7 +114,7 @@ impl Standalone {
         let (_, desired) = watch::channel(Arc::new(desired));
         let (drift, handle) = DriftCheck::new(executor, plane.clock.clone(), desired, every);
         // The cell is new: it cannot have been set before.
-        let _ = plane.registration.set(handle);
+        let _ = plane.registration.set(handle.clone());
         let token = supervisor.token();
         supervisor.spawn("registration", async move {
             drift.run(token).await;
@@ -112,7 +126,7 @@ impl Standalone {
         );
         supervisor.spawn(
             "credentials",
-            watch_credentials(self.manifests, credentials, supervisor.token()),
+            watch_credentials(self.manifests, credentials, handle, supervisor.token()),
         );
         Ok(plane)
     }
@@ -252,10 +266,12 @@ async fn key_changes(
     }
 }
 
-/// Takes over credentials that change in the manifest files.
+/// Takes over credentials that change in the manifest files. Registration tries them at once: after
+/// a refusal it may have hours to wait.
 async fn watch_credentials(
     manifests: Manifests,
     source: Arc<CredentialSource>,
+    registration: Handle,
     token: CancellationToken,
 ) -> Result<(), String> {
     let mut watch = manifests.watch();
@@ -268,7 +284,10 @@ async fn watch_credentials(
             continue;
         };
         match read.and_then(|found| source.replace(found).map_err(|error| error.to_string())) {
-            Ok(true) => tracing::info!("the credentials changed; the new ones are in use"),
+            Ok(true) => {
+                tracing::info!("the credentials changed; the new ones are in use");
+                registration.check_now();
+            }
             Ok(false) => {}
             Err(problem) => {
                 tracing::warn!(%problem, "the manifest changed, but its credentials cannot be used; keeping the old ones");

@@ -39,7 +39,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio_util::sync::CancellationToken;
 
 use self::auth::Auth;
-pub use self::auth::TokenError;
+pub use self::auth::{TokenError, check_token_file};
 use self::problem::Problem;
 use self::refresh::Allowance;
 use self::watchers::Watchers;

@@ -180,6 +180,7 @@ async fn check_rules(desired: &DesiredRules, registry: &dyn Registry) -> Vec<Che
     let credentials = "registry credentials";
     let mut checks = Vec::new();
     let mut answered = false;
+    let mut silent = Vec::new();
     for kind in NotificationType::ALL {
         let wanted = desired.rules.contains_key(&kind);
         match registry.get(kind).await {
@@ -195,25 +196,31 @@ async fn check_rules(desired: &DesiredRules, registry: &dyn Registry) -> Vec<Che
                 answered = true;
                 checks.extend(check_rule(desired, kind, rule));
             }
-            Err(error) if wanted => checks.push(line(
+            Err(error @ RegistryError::UnsupportedType { .. }) if wanted => checks.push(line(
                 Level::Fail,
                 what_rule(kind),
-                match error {
-                    RegistryError::UnsupportedType { .. } => {
-                        format!("{error}; take it out of spec.notifications")
-                    }
-                    _ => format!("could not be read: {error}; try again"),
-                },
+                format!("{error}; take it out of spec.notifications"),
             )),
+            Err(error) if wanted => silent.push((kind, error)),
             Err(_) => {}
         }
     }
-    if answered {
-        checks.insert(0, line(Level::Ok, credentials, "accepted"));
-    } else {
-        let detail = "could not be tried, the registry did not answer; try again";
+    if !answered && let Some((_, error)) = silent.first() {
+        // One line for what has one cause.
+        let detail = format!(
+            "could not be tried: {error}; check the registry's address and the network, and try again"
+        );
         checks.insert(0, line(Level::Fail, credentials, detail));
+        return checks;
     }
+    checks.extend(silent.into_iter().map(|(kind, error)| {
+        line(
+            Level::Fail,
+            what_rule(kind),
+            format!("could not be read: {error}; try again"),
+        )
+    }));
+    checks.insert(0, line(Level::Ok, credentials, "accepted"));
     checks
 }
 
@@ -252,7 +259,13 @@ fn check_rule(desired: &DesiredRules, kind: NotificationType, rule: Option<Rule>
         } else {
             Level::Warn
         };
-        (level, format!("`bellhop run` would {}", plan.describe()))
+        let detail = if plan.steps[0].action.name() == "create" {
+            // All that follows a creation goes without saying.
+            "there is none; `bellhop run` would create it, store its key and enable it".to_owned()
+        } else {
+            format!("`bellhop run` would {}", plan.describe())
+        };
+        (level, detail)
     };
     Some(line(level, what_rule(kind), detail))
 }

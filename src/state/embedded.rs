@@ -35,6 +35,7 @@ mod checkpoint;
 mod checksum;
 mod engine;
 mod error;
+mod gauges;
 mod ledger;
 mod lock;
 mod marks;

@@ -14,3 +14,4 @@ mod receiver;
 mod registration;
 mod simulator;
 mod state;
+mod system;

@@ -102,6 +102,14 @@ impl Auth {
     }
 }
 
+/// Whether a feed could be started with the token in this file.
+///
+/// # Errors
+/// What is wrong with it, and what to write there.
+pub fn check_token_file(path: &std::path::Path) -> Result<(), TokenError> {
+    read(path).map(drop)
+}
+
 fn read(path: &std::path::Path) -> Result<Secret, TokenError> {
     let wrong = |reason: String| TokenError {
         file: path.display().to_string(),

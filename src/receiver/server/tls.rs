@@ -25,6 +25,16 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+impl TlsFiles {
+    /// Whether a port could be served with these files now.
+    ///
+    /// # Errors
+    /// Which file cannot be used, and why.
+    pub async fn check(&self) -> Result<(), String> {
+        Tls::load(self.clone()).await.map(drop)
+    }
+}
+
 pub(super) struct Tls {
     files: TlsFiles,
     config: RustlsConfig,

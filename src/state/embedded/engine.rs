@@ -6,15 +6,12 @@
 //! Never here: an answer before the commit, a read on the writer thread that another can do.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::Connection;
@@ -22,12 +19,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::checkpoint;
 use super::error::{OpenError, Result};
+use super::gauges;
 use super::open;
 use super::options::Options;
 use super::reader::Reader;
 use super::writer::Writer;
 use crate::api::{EntityKey, NotificationType};
-use crate::clock::{Clock, Ticks, UnixMillis};
+use crate::clock::{Clock, Ticks};
 use crate::metrics::Metrics;
 use crate::state::{
     Accepted, Claim, DeadLetter, EntityPage, Epoch, EventsGone, MarkClass, NewMark, Notification,
@@ -73,15 +71,7 @@ pub(super) struct Writes {
     pub(super) used_bytes: Gauge,
     pub(super) limit_bytes: Gauge,
     pub(super) marks: Gauge,
-    oldest_mark_seconds: Gauge<f64, AtomicU64>,
-    dead_letters: Family<SourceLabels, Gauge>,
     pub(super) full: Counter,
-}
-
-/// Where dead letters come from: notification, fetch, sink.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SourceLabels {
-    source: &'static str,
 }
 
 impl Writes {
@@ -95,8 +85,6 @@ impl Writes {
             used_bytes: Gauge::default(),
             limit_bytes: Gauge::default(),
             marks: Gauge::default(),
-            oldest_mark_seconds: Gauge::default(),
-            dead_letters: Family::default(),
             full: Counter::default(),
         };
         metrics.register(|registry| {
@@ -132,35 +120,9 @@ impl Writes {
                 writes.limit_bytes.clone(),
             );
             store.register("marks", "Entities to look at", writes.marks.clone());
-            store.register(
-                "oldest_mark_age_seconds",
-                "How long the entity that waits longest has been waiting",
-                writes.oldest_mark_seconds.clone(),
-            );
-            store.register(
-                "dead_letters",
-                "Items that gave up and are kept, by what they come from",
-                writes.dead_letters.clone(),
-            );
             store.register("full", "Commits that found no space", writes.full.clone());
         });
         writes
-    }
-
-    /// How many items wait or gave up, and since when.
-    pub(super) fn show_waiting(&self, stats: &Stats, now: UnixMillis) {
-        let age = stats
-            .oldest_mark
-            .map_or(Duration::ZERO, |since| now.since(since));
-        self.oldest_mark_seconds.set(age.as_secs_f64());
-        for (source, count) in ["notification", "fetch", "sink"]
-            .into_iter()
-            .zip(stats.dead_letters)
-        {
-            self.dead_letters
-                .get_or_create(&SourceLabels { source })
-                .set(count as i64);
-        }
     }
 
     pub(super) fn observe_checkpoint(&self, took: Duration) {
@@ -243,6 +205,7 @@ impl Engine {
             failed: OnceLock::new(),
             failure: watch::Sender::new(false),
         });
+        gauges::register(metrics, Arc::clone(&shown), Arc::clone(&clock));
         let epoch = store.epoch().clone();
         let (send, receive) = mpsc::channel(QUEUE);
         let (ask, asked) = std_mpsc::sync_channel(1);

@@ -37,6 +37,8 @@ fn check_snapshot(connection: &Connection) -> Result<()> {
     let verdict: String =
         connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
+        // It may come in several lines; a message is one.
+        let verdict = verdict.split_whitespace().collect::<Vec<_>>().join(" ");
         return Err(Fault::Damaged(format!("integrity_check says: {verdict}")));
     }
     let store = StoreRow::read(connection)?;

@@ -261,7 +261,6 @@ impl Writer {
         stats.full |= self.full_until.is_some();
         self.writes.marks.set(stats.marks as i64);
         self.writes.used_bytes.set(stats.bytes as i64);
-        self.writes.show_waiting(&stats, self.clock.now());
         let due = self.store.next_due();
         self.shown.due.send_if_modified(|shown| {
             let other = *shown != due;

@@ -1,0 +1,16 @@
+//! The assembled program: `bellhop run` and its sisters as processes of their own, against the
+//! simulated provider.
+//!
+//! Oracles: the design's sentences about what must happen, spelled out; the simulator's truth and
+//! its record of requests and deliveries (it shares no code with what is tested); `serde_json` for
+//! what is said to be JSON; the operating system's exit codes, file sizes and memory counts.
+
+mod cli;
+mod clock;
+mod input;
+mod life;
+mod observe;
+mod provider;
+mod rig;
+mod sinks;
+mod storage;

@@ -1,0 +1,325 @@
+//! The store's troubles, as the program tells and survives them. Oracles: the operating system's
+//! file system, bytes before and after, the simulator's record of what got which answer.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::rig::{
+    Consumer, Finished, Program, World, contents, eventually, manifest, provider, skip,
+};
+
+/// A store of a finished life.
+async fn used() -> World {
+    let world = World::new(provider()).await;
+    let program = world.start("").await;
+    program.settled().await;
+    program.stop().await;
+    world
+}
+
+fn start_fails(world: &World, parts: &[&str]) {
+    let ended = Finished::of(world.command());
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    let last = ended.err.lines().last().unwrap();
+    for part in parts {
+        assert!(last.contains(part), "`{part}` is not in: {last}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locked_by_another_process() {
+    let world = World::new(provider()).await;
+    let program = world.start("").await;
+    program.settled().await;
+    let pid = format!("pid {}", program.child.id());
+    start_fails(
+        &world,
+        &[
+            "locked by another process",
+            &pid,
+            "bellhop.lock",
+            "stop the other",
+        ],
+    );
+    // The one that has it is not disturbed.
+    let rate = world.keys("rate/")[0].clone();
+    world.change(&rate);
+    world.equal(&program, &mut Consumer::default()).await;
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn newer_foreign_and_damaged_files_are_refused_and_left_alone() {
+    let world = used().await;
+    let store = world.data_dir().join("store");
+    let database = store.join("bellhop.db");
+    let whole = std::fs::read(&database).unwrap();
+    let log = store.join("bellhop.db-wal");
+    // SQLite's own header (sqlite.org/fileformat.html): user_version at 60, application id at 68.
+    let with = |at: usize, bytes: &[u8]| {
+        let mut copy = whole.clone();
+        copy[at..at + bytes.len()].copy_from_slice(bytes);
+        copy
+    };
+    let page = usize::from(u16::from_be_bytes([whole[16], whole[17]]));
+    let garbage = vec![0xa5; page];
+    let foreign = with(68, &[0, 0, 0, 1]);
+    for (bytes, parts) in [
+        (
+            with(60, &[0, 0, 0x27, 0x10]),
+            ["bellhop.db", "version 10000", "newer Bellhop"],
+        ),
+        (
+            foreign,
+            ["bellhop.db", "not a Bellhop store", "another data folder"],
+        ),
+        (
+            with(0, b"NoSuchThing"),
+            ["bellhop.db", "damaged", "Nothing was changed"],
+        ),
+        (
+            with(2 * page, &garbage),
+            ["bellhop.db", "damaged", "move the folder aside"],
+        ),
+    ] {
+        std::fs::write(&database, &bytes).unwrap();
+        let _ = std::fs::remove_file(&log);
+        let before = contents(&world.data_dir());
+        start_fails(&world, &parts);
+        let mut after = contents(&world.data_dir());
+        // Who holds the lock is written down; a reader's shared memory is no content.
+        let lock = store.join("bellhop.lock");
+        after.insert(lock.clone(), before[&lock].clone());
+        after.retain(|path, _| !path.ends_with("bellhop.db-shm"));
+        let same = before
+            .keys()
+            .filter(|path| !path.ends_with("bellhop.db-shm"));
+        for path in same {
+            assert!(
+                after.get(path) == Some(&before[path]),
+                "{} changed",
+                path.display()
+            );
+        }
+    }
+    // The way out that the message names works: aside with it, and everything is read again.
+    std::fs::rename(&store, world.data_dir().join("aside")).unwrap();
+    let program = world.start("").await;
+    program.settled().await;
+    world.equal(&program, &mut Consumer::default()).await;
+    program.stop().await;
+}
+
+/// A quota that the events fill: old versions go first, acceptance goes on, the newest stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_quota_makes_room_by_dropping_what_is_superseded() {
+    let world = World::new(provider()).await;
+    let program = world.start("state: { embedded: { size: 64Mi } }").await;
+    program.settled().await;
+    let mut consumer = Consumer::default();
+    // Four rates of 800 kB each, changed again and again: far more than the quota.
+    for round in 0..28 {
+        for rate in world.keys("rate/") {
+            let filler = format!("{round:02}").repeat(400_000);
+            let mut body = serde_json::Map::new();
+            body.insert("description".to_owned(), filler.into());
+            world.control.change(&rate, &body, true).unwrap();
+        }
+        world.equal(&program, &mut consumer).await;
+    }
+    assert!(
+        consumer.events > 100,
+        "each was published: {}",
+        consumer.events
+    );
+    let counts = serde_json::to_value(world.control.delivery_counts()).unwrap();
+    let status = program.status().await;
+    let (used, limit) = (
+        status["store"]["bytes"].as_u64().unwrap(),
+        status["store"]["bytesLimit"].as_u64().unwrap(),
+    );
+    assert!(used <= limit, "{used} of {limit}");
+    assert!(
+        folder_size(&world.data_dir().join("store")) <= 16 << 20,
+        "beyond its quota on disk"
+    );
+    for failed in ["gaveUp", "refused", "lost", "dropped"] {
+        assert_eq!(counts[failed], 0, "{counts}");
+    }
+    // A consumer that comes late gets the newest of each.
+    world.equal(&program, &mut Consumer::default()).await;
+    program.stop().await;
+}
+
+fn folder_size(folder: &Path) -> u64 {
+    let sizes = contents(folder)
+        .into_values()
+        .map(|bytes| bytes.len() as u64);
+    sizes.sum()
+}
+
+/// A file system of its own, small; gone at the end, whatever happens.
+struct Volume(PathBuf);
+
+impl Volume {
+    fn new(path: &Path, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(path).unwrap();
+        let options = format!("size={size}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(path)
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(path.to_owned())),
+            Ok(output) => {
+                let why = String::from_utf8_lossy(&output.stderr).into_owned();
+                skip(&format!(
+                    "cannot mount a small file system (needs root): {}",
+                    why.trim()
+                ));
+                None
+            }
+            Err(error) => {
+                skip(&format!("cannot run `mount`: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Fills it to the last byte.
+    fn fill(&self) -> PathBuf {
+        use std::io::Write;
+        let path = self.0.join("filler");
+        let mut file = std::fs::File::create(&path).unwrap();
+        for size in [64 * 1024, 4096, 512, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+        path
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// The volume is full: 503 with `Retry-After`, never 500, never a lost 200; with space again, the
+/// provider's retries get through and the consumer ends equal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disk_full() {
+    let world = World::new(bellhop::simulator::Config {
+        retry_delays: Vec::new(),
+        ..provider()
+    })
+    .await;
+    let Some(volume) = Volume::new(&world.data_dir(), "24m") else {
+        return;
+    };
+    let program = world.start("state: { embedded: { size: 1Gi } }").await;
+    program.settled().await;
+    let mut consumer = Consumer::default();
+    world.equal(&program, &mut consumer).await;
+
+    let filler = volume.fill();
+    // Notify until the file's free pages are used up and the first one is refused.
+    let rates = world.keys("rate/");
+    eventually("the first refusal", async || {
+        for _ in 0..20 {
+            for rate in &rates {
+                world.change(rate);
+            }
+        }
+        assert!(world.control.idle(super::rig::LONG).await);
+        (statuses(&world).contains(&503)).then_some(())
+    })
+    .await;
+    let seen = statuses(&world);
+    assert!(
+        seen.iter().all(|status| [200, 429, 503].contains(status)),
+        "{seen:?}"
+    );
+    let answer = refusal(&program, &world).await;
+    assert_eq!(answer.0, 503);
+    assert!(
+        answer.1.is_some_and(|seconds| seconds > 0),
+        "a Retry-After with seconds"
+    );
+    let live = program
+        .get(&format!("http://{}/livez", program.admin))
+        .await;
+    assert_eq!(live.unwrap().0, 200, "full is no reason to die");
+    assert!(program.metric("bellhop_store_full_total").await > 0);
+
+    // Killed while full: what was answered 200 is still there.
+    drop(program);
+    std::fs::remove_file(&filler).unwrap();
+    let program = world.start("state: { embedded: { size: 1Gi } }").await;
+    eventually("it takes notifications again", async || {
+        world.change(&rates[0]);
+        assert!(world.control.idle(super::rig::LONG).await);
+        let last = world.control.deliveries(0, usize::MAX).pop()?;
+        let last = serde_json::to_value(last).unwrap();
+        (last["attempts"].as_array()?.last()?["status"] == 200).then_some(())
+    })
+    .await;
+    for rate in &rates {
+        world.change(rate);
+    }
+    world.equal(&program, &mut consumer).await;
+    program.stop().await;
+    drop(volume);
+}
+
+/// All statuses that deliveries were answered with.
+fn statuses(world: &World) -> BTreeSet<u64> {
+    let deliveries = world.control.deliveries(0, usize::MAX);
+    let deliveries = deliveries
+        .iter()
+        .map(|one| serde_json::to_value(one).unwrap());
+    deliveries
+        .flat_map(|one| one["attempts"].as_array().cloned().unwrap_or_default())
+        .filter_map(|attempt| attempt["status"].as_u64())
+        .collect()
+}
+
+/// Status and `Retry-After` of a delivery that is sent by hand, byte for byte as the last one was
+/// but for its signature.
+async fn refusal(program: &Program, world: &World) -> (u16, Option<u64>) {
+    let rules = world.control.rules();
+    let (_, rule) = rules
+        .iter()
+        .find(|(kind, _)| kind.name() == "rate")
+        .unwrap();
+    let key = rule["securityKey"].as_str().unwrap();
+    let seconds = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap()
+        .as_secs();
+    eventually("a refusal by hand", async || {
+        let token = fastrand::u64(..).to_string();
+        let sum = super::input::hmac(key, &format!("{seconds}{token}"));
+        let body = format!(
+            r#"{{"supplierID":"s","productID":"p","rateID":"r{token}","operation":"updated","signature":{{"sum":"{sum}","timestamp":{seconds},"token":"{token}"}}}}"#
+        );
+        let url = format!("http://{}/redeam/rate", program.public);
+        let answer = super::rig::http().post(url).body(body).send().await.unwrap();
+        let after = answer.headers().get("retry-after");
+        let after = after.and_then(|value| value.to_str().ok()?.parse().ok());
+        let status = answer.status().as_u16();
+        assert!([200, 503].contains(&status), "{status}");
+        (status != 200).then_some((status, after))
+    })
+    .await
+}
+
+/// A data folder that cannot be written to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_folder_that_is_none() {
+    let world = World::new(provider()).await;
+    std::fs::write(world.manifest_file(), manifest("")).unwrap();
+    std::fs::write(world.data_dir(), "a file").unwrap();
+    start_fails(&world, &["data", "File exists", "--data-dir"]);
+    assert_eq!(std::fs::read(world.data_dir()).unwrap(), b"a file");
+}
