@@ -7,6 +7,7 @@
 //! Never here: a connection without a time limit while it is silent, a detached task (every
 //! connection belongs to [`serve`]), a decision about what a request means.
 
+mod body;
 mod connection;
 mod lengths;
 mod tls;
@@ -20,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use connection::BodyTimeout;
+pub use body::BodyTimeout;
 pub use tls::TlsFiles;
 
 use connection::{Connections, handle};

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
@@ -18,18 +18,17 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, StatusCode, header};
 use axum_server::accept::Accept;
 use axum_server::tls_rustls::RustlsAcceptor;
-use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::ServerOptions;
+use super::body::TimedBody;
 use super::lengths::Watched;
 
 /// The most that a request's head may have.
@@ -319,69 +318,4 @@ where
         tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
     })
     .await;
-}
-
-/// The error of a request body that took longer than [`ServerOptions::body_timeout`].
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the request's body came too slowly")]
-pub struct BodyTimeout;
-
-impl BodyTimeout {
-    /// Whether `error`, or a cause of it, is a body's time limit.
-    pub fn is_behind(error: &(dyn std::error::Error + 'static)) -> bool {
-        let mut cause = Some(error);
-        while let Some(error) = cause {
-            if error.is::<Self>() {
-                return true;
-            }
-            cause = error.source();
-        }
-        false
-    }
-}
-
-/// A body with a time limit. The timer is made only when the body is not there at once.
-struct TimedBody {
-    inner: Incoming,
-    limit: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl TimedBody {
-    fn new(inner: Incoming, limit: Duration) -> Self {
-        Self {
-            inner,
-            limit,
-            timer: None,
-        }
-    }
-}
-
-impl http_body::Body for TimedBody {
-    type Data = Bytes;
-    type Error = axum::BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
-        let this = self.get_mut();
-        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
-        }
-        let limit = this.limit;
-        let timer = this
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        ready!(timer.as_mut().poll(context));
-        Poll::Ready(Some(Err(BodyTimeout.into())))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.inner.size_hint()
-    }
 }
