@@ -2,13 +2,16 @@
 //!
 //! Owns: how long it may take. Never here: a body that nothing ends.
 
+use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+
+use super::peers::Peer;
 
 /// The error of a request body that took longer than [`super::ServerOptions::body_timeout`].
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -29,20 +32,37 @@ impl BodyTimeout {
     }
 }
 
-/// A body with a time limit. The timer is made only when the body is not there at once.
+/// A body with a time limit, which ends early when its connection has to give way. The timer is
+/// made only when the body is not there at once.
 pub(super) struct TimedBody {
     inner: Incoming,
     limit: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
+    over: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    peer: Arc<Peer>,
 }
 
 impl TimedBody {
-    pub fn new(inner: Incoming, limit: Duration) -> Self {
+    pub fn new(inner: Incoming, limit: Duration, peer: Arc<Peer>) -> Self {
         Self {
             inner,
             limit,
-            timer: None,
+            over: None,
+            peer,
         }
+    }
+
+    fn over(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let (limit, evicted) = (self.limit, self.peer.evicted.clone());
+        Box::pin(async move {
+            // Either way its sender was too slow, and is told so.
+            let _ = tokio::time::timeout(limit, evicted.cancelled()).await;
+        })
+    }
+}
+
+impl Drop for TimedBody {
+    fn drop(&mut self) {
+        self.peer.received();
     }
 }
 
@@ -56,13 +76,18 @@ impl http_body::Body for TimedBody {
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
+            if this.inner.is_end_stream() || !matches!(frame, Some(Ok(_))) {
+                this.peer.received();
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let limit = this.limit;
-        let timer = this
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        ready!(timer.as_mut().poll(context));
+        if this.over.is_none() {
+            this.over = Some(this.over());
+        }
+        if let Some(over) = &mut this.over {
+            ready!(over.as_mut().poll(context));
+        }
+        this.peer.received();
         Poll::Ready(Some(Err(BodyTimeout.into())))
     }
 

@@ -1,15 +1,15 @@
 //! One connection: its time limits, its requests, its end.
 //!
-//! Owns: which connections are open, busy or idle, and who has to go when there are too many.
+//! Owns: what is answered before the router is asked, and how a connection ends. Which of them
+//! are open, and who has to go, is for [`super::peers`].
 //!
-//! Never here: a connection that outlives [`super::serve`]; an idle connection that keeps a new
-//! one out.
+//! Never here: a connection that outlives [`super::serve`].
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -18,18 +18,19 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, StatusCode, header};
 use axum_server::accept::Accept;
 use axum_server::tls_rustls::RustlsAcceptor;
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::ServerOptions;
 use super::body::TimedBody;
 use super::lengths::Watched;
+use super::peers::{Admitted, Peer, Peers};
 
 /// The most that a request's head may have.
 const MAX_HEAD: usize = 16 * 1024;
@@ -57,45 +58,7 @@ pub(super) struct Connections {
     http: http1::Builder,
     acceptor: Option<RustlsAcceptor>,
     draining: AtomicBool,
-    closing: CancellationToken,
-    /// Rises with each admission and each request: the age of idle connections.
-    turn: AtomicU64,
-    open: Mutex<Vec<Arc<Peer>>>,
-}
-
-/// One open connection, as the others see it.
-struct Peer {
-    requests: AtomicUsize,
-    /// The turn of its last activity.
-    last: AtomicU64,
-    /// Whether a `content-length` line was read since the last answer.
-    length_seen: Arc<AtomicBool>,
-    close: CancellationToken,
-}
-
-/// A connection's place among the open ones; given back when dropped.
-pub(super) struct Admitted {
-    connections: Arc<Connections>,
-    peer: Arc<Peer>,
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        let mut open = self.connections.lock();
-        if let Some(at) = open.iter().position(|peer| Arc::ptr_eq(peer, &self.peer)) {
-            open.swap_remove(at);
-        }
-    }
-}
-
-/// A request being handled; while one is, the connection is not idle.
-struct Busy(Arc<Peer>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.length_seen.store(false, Ordering::Relaxed);
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
-    }
+    pub peers: Arc<Peers>,
 }
 
 impl Connections {
@@ -112,77 +75,23 @@ impl Connections {
             .max_buf_size(MAX_BUFFER);
         Arc::new(Self {
             acceptor: acceptor.map(|tls| tls.handshake_timeout(options.header_timeout)),
+            peers: Peers::new(options.max_connections),
             options,
             router,
             http,
             draining: AtomicBool::new(false),
-            closing: CancellationToken::new(),
-            turn: AtomicU64::new(0),
-            open: Mutex::new(Vec::new()),
         })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Peer>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn next_turn(&self) -> u64 {
-        self.turn.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A place for a new connection, if need be that of an idle one. `None` when all are busy.
-    pub fn admit(self: &Arc<Self>) -> Option<Admitted> {
-        let full = self.lock().len() >= self.options.max_connections;
-        if full && self.evict() == 0 {
-            return None;
-        }
-        let peer = Arc::new(Peer {
-            requests: AtomicUsize::new(0),
-            last: AtomicU64::new(self.next_turn()),
-            length_seen: Arc::default(),
-            close: self.closing.child_token(),
-        });
-        self.lock().push(Arc::clone(&peer));
-        Some(Admitted {
-            connections: Arc::clone(self),
-            peer,
-        })
-    }
-
-    /// Closes the sixteenth part of the connections that was idle longest (so that a flood does not
-    /// cost a search for each); gives how many.
-    pub fn evict(&self) -> usize {
-        let mut open = self.lock();
-        let (mut idle, busy): (Vec<_>, Vec<_>) = std::mem::take(&mut *open)
-            .into_iter()
-            .partition(|peer| peer.requests.load(Ordering::Relaxed) == 0);
-        let count = (self.options.max_connections / 16)
-            .clamp(1, idle.len().max(1))
-            .min(idle.len());
-        if count > 0 {
-            idle.select_nth_unstable_by_key(count - 1, |peer| peer.last.load(Ordering::Relaxed));
-        }
-        *open = busy;
-        open.extend(idle.split_off(count));
-        for peer in &idle {
-            peer.close.cancel();
-        }
-        count
     }
 
     pub fn start_drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Asks every connection to end after the request it is in.
-    pub fn close_all(&self) {
-        self.closing.cancel();
-    }
-
     async fn answer(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
-        peer.requests.fetch_add(1, Ordering::Relaxed);
-        let _busy = Busy(Arc::clone(peer));
-        peer.last.store(self.next_turn(), Ordering::Relaxed);
+        let _busy = peer.begin(!request.body().is_end_stream());
+        if peer.beyond {
+            return all_busy();
+        }
         if self.draining() && self.options.refuse_while_draining {
             return shutting_down();
         }
@@ -192,11 +101,13 @@ impl Connections {
             return two_lengths();
         }
         let limit = self.options.body_timeout;
-        let request = request.map(|body| Body::new(TimedBody::new(body, limit)));
+        let timed = |body| Body::new(TimedBody::new(body, limit, Arc::clone(peer)));
+        let request = request.map(timed);
         let mut response = match self.router.clone().call(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         };
+        peer.length_seen.store(false, Ordering::Relaxed);
         if self.draining() {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
@@ -210,11 +121,17 @@ impl Connections {
 }
 
 fn shutting_down() -> Response<Body> {
-    let mut response = last_answer(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "shutting down; try again\n",
-    );
-    let seconds = HeaderValue::from_static("5");
+    let text = "shutting down; try again\n";
+    later(last_answer(StatusCode::SERVICE_UNAVAILABLE, text), "5")
+}
+
+fn all_busy() -> Response<Body> {
+    let text = "too many requests at once; try again\n";
+    later(last_answer(StatusCode::TOO_MANY_REQUESTS, text), "1")
+}
+
+fn later(mut response: Response<Body>, seconds: &'static str) -> Response<Body> {
+    let seconds = HeaderValue::from_static(seconds);
     response.headers_mut().insert(header::RETRY_AFTER, seconds);
     response
 }
@@ -291,7 +208,7 @@ where
             context.waker().wake_by_ref();
         }
         ready!(patience.as_mut().poll(context));
-        if peer.requests.load(Ordering::Relaxed) > 0 {
+        if peer.is_busy() {
             // It ends by itself after its request.
             patience
                 .as_mut()
