@@ -36,6 +36,7 @@ mod checksum;
 mod engine;
 mod error;
 mod ledger;
+mod load;
 mod lock;
 mod marks;
 mod open;
