@@ -74,7 +74,7 @@ pub(super) struct Writes {
 }
 
 impl Writes {
-    fn new(metrics: &Metrics) -> Self {
+    pub(super) fn new(metrics: &Metrics) -> Self {
         let sizes = || Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]);
         let writes = Self {
             commit_seconds: crate::metrics::seconds_histogram(),

@@ -128,6 +128,10 @@ impl Writer {
         if let Err(error) = self.shown.check() {
             return answer_all(batch, Some(&error));
         }
+        if let Err(fault) = self.rounds_ended(batch) {
+            self.shown.fail(&StateError::from(fault).to_string());
+            return answer_all(batch, self.shown.check().err().as_ref());
+        }
         let (now, ticks) = self.now();
         let mut error = None;
         if self.pausing() {
@@ -157,13 +161,7 @@ impl Writer {
         let mut calls = 0_u32;
         for command in batch.iter_mut() {
             calls += u32::from(apply(&mut self.store, command, now, ticks)?);
-            match command {
-                Command::Tick => ticked = true,
-                Command::Checkpointed(result) => {
-                    self.round_ended(std::mem::replace(result, Ok(())))?;
-                }
-                _ => {}
-            }
+            ticked |= matches!(command, Command::Tick);
         }
         if self.store.is_open() {
             self.store.commit()?;
@@ -176,6 +174,17 @@ impl Writer {
         }
         if ticked {
             self.tick(now, ticks)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the checkpoint thread's word out of the batch: whatever becomes of the calls, it must
+    /// not be lost with them, or no checkpoint would ever be asked for again.
+    fn rounds_ended(&mut self, batch: &mut Vec<Command>) -> Result<()> {
+        for command in batch.extract_if(.., |command| matches!(command, Command::Checkpointed(_))) {
+            if let Command::Checkpointed(result) = command {
+                self.round_ended(result)?;
+            }
         }
         Ok(())
     }
@@ -445,3 +454,6 @@ fn fail_all_but_accepts(batch: &mut Vec<Command>, error: &StateError) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
