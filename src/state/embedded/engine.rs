@@ -186,7 +186,7 @@ impl Engine {
 
     fn start(opened: open::Opened, clock: Arc<dyn Clock>, metrics: &Metrics) -> Self {
         let open::Opened {
-            mut store,
+            store,
             lock,
             checkpointer,
             readers,

@@ -311,7 +311,7 @@ impl Store {
     }
 
     /// Counters.
-    pub fn stats(&mut self) -> Stats {
+    pub fn stats(&self) -> Stats {
         Stats {
             marks: self.marks.len() as u64,
             resync_marks: self.marks.resync(),
