@@ -12,7 +12,7 @@ use bellhop::state::embedded::{Engine, OpenError, Options, Store};
 use bellhop::state::{Accepted, EventsGone, MarkClass, Settled, Settlement, State, StateError};
 use rusqlite::Connection;
 
-use super::{ManualClock, booking, notification, publish, remove, unchanged};
+use super::{ManualClock, booking, notification, publish, remove};
 
 fn open(dir: &Path) -> Result<Engine, OpenError> {
     let clock = Arc::new(SystemClock::new());
@@ -186,12 +186,12 @@ async fn the_sqlite3_program_opens_it() {
 }
 
 /// A store in memory, driven directly.
-fn store(options: Options, clock: &ManualClock) -> Store {
+pub fn store(options: Options, clock: &ManualClock) -> Store {
     let connection = Connection::open_in_memory().unwrap();
     Store::open(connection, options, clock.now(), clock.ticks()).unwrap()
 }
 
-fn put(store: &mut Store, clock: &ManualClock, id: &str, sum: u64, settlement: &Settlement) {
+pub fn put(store: &mut Store, clock: &ManualClock, id: &str, sum: u64, settlement: &Settlement) {
     let n = notification(&booking(id), sum, clock.now());
     store
         .accept_batch(&[n], clock.now(), clock.ticks())
@@ -207,7 +207,7 @@ fn put(store: &mut Store, clock: &ManualClock, id: &str, sum: u64, settlement: &
     assert_ne!(settled, Settled::Stale);
 }
 
-fn retain(store: &mut Store, clock: &ManualClock) {
+pub fn retain(store: &mut Store, clock: &ManualClock) {
     while store.retain(clock.now(), clock.ticks()).unwrap() {}
     store.verify().unwrap();
 }
@@ -295,59 +295,6 @@ fn the_journal_is_bounded_by_its_share() {
         .unwrap();
     // A quarter of 14 MiB (16 less the log's share) in rows of 256 bytes.
     assert_eq!(rows, 14 * 1024 * 1024 / 4 / 256);
-}
-
-#[test]
-fn a_full_store_refuses_to_publish_and_still_accepts() {
-    let clock = ManualClock::new();
-    let options = Options {
-        size_bytes: 32 << 20,
-        ..Options::default()
-    };
-    let mut store = store(options, &clock);
-    let body = "x".repeat(500_000);
-    let mut refused = None;
-    for n in 0..200 {
-        let n_ = notification(&booking(&n.to_string()), n, clock.now());
-        let accepted = store
-            .accept_batch(&[n_], clock.now(), clock.ticks())
-            .unwrap();
-        assert_eq!(accepted, [Accepted::Marked]);
-        let Some(claim) = store.claim(MarkClass::Notification, clock.ticks()).unwrap() else {
-            continue;
-        };
-        let settled = store.settle(&claim, &publish(&*clock, &body), clock.now(), clock.ticks());
-        if let Err(error) = settled {
-            assert!(matches!(error, StateError::Full(_)), "{error}");
-            refused = Some(claim);
-            break;
-        }
-    }
-    let claim = refused.expect("the quota is finite");
-    // The claim is still good, and what only consumes it goes through.
-    let settled = store
-        .settle(&claim, &unchanged(&*clock), clock.now(), clock.ticks())
-        .unwrap();
-    assert_eq!(settled, Settled::Committed(None));
-    // The reserve takes many notifications, until it is really full; then nothing is lost.
-    let mut accepted = 0_u64;
-    let error = loop {
-        let batch: Vec<_> = (0..500)
-            .map(|n| {
-                let n = accepted + n + 1000;
-                notification(&booking(&n.to_string()), n, clock.now())
-            })
-            .collect();
-        match store.accept_batch(&batch, clock.now(), clock.ticks()) {
-            Ok(_) => accepted += 500,
-            Err(error) => break error,
-        }
-    };
-    assert!(matches!(error, StateError::Full(_)), "{error}");
-    assert!(accepted > 10_000, "{accepted}");
-    store.verify().unwrap();
-    let marks = store.stats().marks;
-    assert!(marks >= accepted, "{marks} of {accepted}");
 }
 
 #[test]
