@@ -39,6 +39,7 @@ mod ledger;
 mod load;
 mod lock;
 mod marks;
+mod metrics;
 mod open;
 mod options;
 mod outbox;

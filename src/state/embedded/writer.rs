@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::checkpoint::{BEGIN_FRAMES, LITTLE_FRAMES, checkpoint};
-use super::engine::{Command, Job, Shown, Writes};
+use super::engine::{Command, Job, Shown};
 use super::error::{Fault, Result};
+use super::metrics::Writes;
 use super::schema::PAGE_SIZE;
 use super::store::Store;
 use crate::clock::{Clock, Ticks, UnixMillis};
