@@ -370,7 +370,7 @@ pub struct SinkCommit {
     pub park: Vec<Parked>,
     /// Parked events that are delivered, superseded or buried now.
     pub release: Vec<Sequence>,
-    /// Events that gave up, with the reason.
+    /// Events that gave up, with the reason: each takes the place of older ones of its entity.
     pub bury: Vec<(Parked, String)>,
     /// Delivered (key, revision): resolves older dead letters of that entity at this sink.
     pub delivered: Vec<(EntityKey, Revision)>,

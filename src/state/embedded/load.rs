@@ -38,6 +38,11 @@ impl Store {
         }
         self.journal_first = first;
         self.settlements = first_and_last("settlements")?;
+        self.dead_bytes = self.connection.query_row(
+            "SELECT ifnull(sum(length(body)), 0) FROM dead_letters",
+            [],
+            |row| Ok(row.get::<_, i64>(0)? as u64),
+        )?;
         self.used = self.measure()?;
         Ok(())
     }

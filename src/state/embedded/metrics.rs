@@ -21,6 +21,7 @@ pub(super) struct Writes {
     pub(super) limit_bytes: Gauge,
     pub(super) marks: Gauge,
     pub(super) full: Counter,
+    pub(super) dropped: Counter,
 }
 
 impl Writes {
@@ -35,6 +36,7 @@ impl Writes {
             limit_bytes: Gauge::default(),
             marks: Gauge::default(),
             full: Counter::default(),
+            dropped: Counter::default(),
         };
         metrics.register(|registry| {
             let store = registry.sub_registry_with_prefix("store");
@@ -70,6 +72,11 @@ impl Writes {
             );
             store.register("marks", "Entities to look at", writes.marks.clone());
             store.register("full", "Commits that found no space", writes.full.clone());
+            store.register(
+                "dead_letters_dropped",
+                "Dead letters dropped before their time, for lack of space",
+                writes.dropped.clone(),
+            );
         });
         writes
     }

@@ -37,6 +37,10 @@ pub struct Store {
     /// Oldest row still in `journal` and `settlements`, and newest in the latter.
     pub(super) journal_first: i64,
     pub(super) settlements: (i64, i64),
+    /// Bytes of the bodies that dead notifications keep.
+    pub(super) dead_bytes: u64,
+    /// Dead letters dropped before their time, until somebody asks.
+    pub(super) dropped: u64,
 }
 
 impl Store {
@@ -102,6 +106,8 @@ impl Store {
             used: 0,
             journal_first: 0,
             settlements: (0, 0),
+            dead_bytes: 0,
+            dropped: 0,
         };
         store.load(now, ticks)?;
         Ok(store)
@@ -292,10 +298,14 @@ impl Store {
         self.options.file_bytes().saturating_sub(self.used)
     }
 
+    /// Whether only the reserve is left.
+    pub(super) fn is_short(&self) -> bool {
+        self.room() < self.options.reserve_bytes()
+    }
+
     /// Refuses what is not a mark while only the reserve is left.
     pub(super) fn check_room(&self) -> Result<()> {
-        let reserve = self.options.reserve_bytes();
-        if self.room() < reserve {
+        if self.is_short() {
             return Err(Fault::Full(format!(
                 "{} of {} bytes are in use and the rest is kept for notifications: enlarge the volume, or wait for retention",
                 self.used,
@@ -311,7 +321,7 @@ impl Store {
     }
 
     /// Counters.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&mut self) -> Stats {
         Stats {
             marks: self.marks.len() as u64,
             resync_marks: self.marks.resync(),

@@ -269,6 +269,14 @@ impl Writer {
 
     /// Shows the counters; before the answers, so that whoever was answered finds them true.
     fn show(&mut self) {
+        let dropped = std::mem::take(&mut self.store.dropped);
+        if dropped > 0 {
+            self.writes.dropped.inc_by(dropped);
+            tracing::warn!(
+                dropped,
+                "the oldest dead letters were dropped before their time, to keep space for notifications"
+            );
+        }
         let stats = self.store.stats();
         self.writes.marks.set(stats.marks as i64);
         self.writes.used_bytes.set(stats.bytes as i64);
