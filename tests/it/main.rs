@@ -9,6 +9,7 @@
 mod api;
 mod pipeline;
 mod provider;
+mod proxies;
 mod publish;
 mod receiver;
 mod registration;
