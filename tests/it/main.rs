@@ -13,5 +13,6 @@ mod proxies;
 mod publish;
 mod receiver;
 mod registration;
+mod run;
 mod simulator;
 mod state;
