@@ -1,6 +1,8 @@
-//! The body of a request on its way in.
+//! The body of a request on its way in, and that of an answer on its way out.
 //!
-//! Owns: how long it may take. Never here: a body that nothing ends.
+//! Owns: how long the one may take, and that the connection is busy until the other is written.
+//!
+//! Never here: a body of a request that nothing ends.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,10 +10,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::Response;
 use bytes::Bytes;
 use hyper::body::Incoming;
 
-use super::peers::Peer;
+use super::peers::{Busy, Peer};
 
 /// The error of a request body that took longer than [`super::ServerOptions::body_timeout`].
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -97,5 +101,70 @@ impl http_body::Body for TimedBody {
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// An answer's body is given out in pieces of this size: the next is taken when there is room for
+/// it, so that the last one tells that nearly all is written.
+const PIECE: usize = 16 * 1024;
+
+/// The body of an answer: its connection is busy until the last of it was taken.
+struct Outgoing {
+    inner: Body,
+    rest: Bytes,
+    _busy: Busy,
+}
+
+/// Keeps the connection busy until this answer is given out.
+pub(super) fn outgoing(response: Response<Body>, busy: Busy) -> Response<Body> {
+    let size = http_body::Body::size_hint(response.body());
+    if size.exact().is_some_and(|size| size <= PIECE as u64) {
+        // Taken as a whole, at once.
+        return response;
+    }
+    response.map(|inner| {
+        Body::new(Outgoing {
+            inner,
+            rest: Bytes::new(),
+            _busy: busy,
+        })
+    })
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        if this.rest.is_empty() {
+            let frame = match ready!(Pin::new(&mut this.inner).poll_frame(context)) {
+                Some(Ok(frame)) => frame,
+                other => return Poll::Ready(other),
+            };
+            match frame.into_data() {
+                Ok(data) => this.rest = data,
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+            }
+        }
+        let piece = this.rest.split_to(this.rest.len().min(PIECE));
+        Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        let (inner, rest) = (self.inner.size_hint(), self.rest.len() as u64);
+        let mut hint = http_body::SizeHint::new();
+        hint.set_lower(inner.lower() + rest);
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }

@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 use tower::Service;
 
 use super::ServerOptions;
-use super::body::TimedBody;
+use super::body::{TimedBody, outgoing};
 use super::lengths::Watched;
 use super::peers::{Admitted, Peer, Peers};
 
@@ -88,7 +88,7 @@ impl Connections {
     }
 
     async fn answer(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
-        let _busy = peer.begin(!request.body().is_end_stream());
+        let busy = peer.begin(!request.body().is_end_stream());
         if peer.beyond {
             return all_busy();
         }
@@ -107,12 +107,14 @@ impl Connections {
             Ok(response) => response,
             Err(never) => match never {},
         };
+        // What is not read by now is not waited for.
+        peer.received();
         peer.length_seen.store(false, Ordering::Relaxed);
         if self.draining() {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
-        response
+        outgoing(response, busy)
     }
 
     fn draining(&self) -> bool {
@@ -183,7 +185,11 @@ async fn converse<S>(connections: &Connections, peer: &Arc<Peer>, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let watched = Watched::new(stream, Arc::clone(&peer.length_seen));
+    let watched = Watched::new(
+        stream,
+        Arc::clone(&peer.length_seen),
+        Arc::clone(&peer.blocked),
+    );
     let service = service_fn(|request| {
         // Boxed: to look at what is left after an error, hyper needs a connection that can move.
         Box::pin(async { Ok::<_, Infallible>(connections.answer(peer, request).await) })
@@ -208,8 +214,8 @@ where
             context.waker().wake_by_ref();
         }
         ready!(patience.as_mut().poll(context));
-        if peer.is_busy() {
-            // It ends by itself after its request.
+        if peer.is_busy() || peer.is_blocked() {
+            // It ends by itself after its request, once the answer is written.
             patience
                 .as_mut()
                 .reset(tokio::time::Instant::now() + CLOSE_TIME);

@@ -32,6 +32,8 @@ pub(super) struct Peer {
     turns: Arc<AtomicU64>,
     /// Whether a `content-length` line was read since the last answer.
     pub length_seen: Arc<AtomicBool>,
+    /// What was written last has not gone out: the other side does not read.
+    pub blocked: Arc<AtomicBool>,
     /// It is to end, after the request it is in.
     pub close: CancellationToken,
     /// It had to give way: what it is still sending has come too slowly.
@@ -44,6 +46,12 @@ impl Peer {
     /// Whether its request is being worked on; until [`Busy`] is dropped.
     pub fn is_busy(&self) -> bool {
         self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether something waits to be written. No reason to stay when others want its place: not to
+    /// read answers costs an attacker nothing.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
     }
 
     /// Whether it may be closed in favour of others: it is its sender that we wait for.
@@ -75,7 +83,7 @@ impl Peer {
     }
 }
 
-/// A request being answered, to the last byte of the answer.
+/// A request being answered, until nearly all of the answer is written.
 pub(super) struct Busy(Arc<Peer>);
 
 impl Drop for Busy {
@@ -150,6 +158,7 @@ impl Peers {
             last: AtomicU64::new(0),
             turns: Arc::clone(&self.turns),
             length_seen: Arc::default(),
+            blocked: Arc::default(),
             close: self.closing.child_token(),
             evicted: CancellationToken::new(),
             beyond,

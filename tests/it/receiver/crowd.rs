@@ -2,9 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use bellhop::receiver::{Limits, ServerOptions};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::routing::get;
+use bellhop::receiver::{Limits, ServerOptions, serve};
+use futures_util::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::rig::{read_answer, rig};
 use super::transport::{good, with_server};
@@ -137,4 +143,95 @@ async fn the_newest_half_sent_request_stays() {
 fn the_port_has_more_places_than_the_store_is_offered() {
     let port = ServerOptions::default().max_connections;
     assert!(Limits::default().in_flight * 2 <= port);
+}
+
+/// A port with these routes.
+async fn port(
+    router: Router,
+    options: ServerOptions,
+) -> (
+    std::net::SocketAddr,
+    CancellationToken,
+    JoinHandle<Result<(), String>>,
+) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let token = CancellationToken::new();
+    let server = tokio::spawn(serve(listener, router, options, token.clone()));
+    (address, token, server)
+}
+
+async fn ask(address: std::net::SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    stream
+}
+
+/// A consumer's stream is not idle because its answer has begun.
+#[tokio::test]
+async fn idle_connections_do_not_end_a_stream() {
+    let (words, _) = tokio::sync::broadcast::channel::<&'static str>(8);
+    let said = words.clone();
+    let stream = move || {
+        let words = futures_util::stream::unfold(said.subscribe(), async |mut words| {
+            let word = words.recv().await.ok()?;
+            Some((Ok::<_, std::convert::Infallible>(Bytes::from(word)), words))
+        });
+        std::future::ready(Body::from_stream(words.boxed()))
+    };
+    let options = ServerOptions {
+        max_connections: 4,
+        ..ServerOptions::default()
+    };
+    let (address, token, server) = port(Router::new().route("/", get(stream)), options).await;
+    let mut consumer = ask(address).await;
+    while words.receiver_count() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut idle = Vec::new();
+    for _ in 0..50 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    words.send("still here").unwrap();
+    let mut got = String::new();
+    while !got.contains("still here") {
+        let mut bytes = [0; 1024];
+        let read = consumer.read(&mut bytes).await.unwrap();
+        assert!(read > 0, "the stream was cut after {got:?}");
+        got.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
+    }
+    token.cancel();
+    drop(consumer);
+    server.await.unwrap().unwrap();
+}
+
+/// What was begun before the end is given out whole, also to a reader that takes its time.
+#[tokio::test]
+async fn the_drain_does_not_cut_a_long_answer() {
+    const SIZE: usize = 32 * 1024 * 1024;
+    let page = || std::future::ready(Body::from(vec![b'x'; SIZE]));
+    let router = Router::new().route("/", get(page));
+    let (address, token, server) = port(router, ServerOptions::default()).await;
+    let mut reader = ask(address).await;
+    reader.read_u8().await.unwrap();
+    token.cancel();
+    let mut got = 1;
+    let mut bytes = vec![0; 64 * 1024];
+    loop {
+        // Slowest where little is left: that is in the server's own buffers.
+        let pause = if got < 1024 {
+            900
+        } else {
+            u64::from(got + 2_000_000 > SIZE) * 15
+        };
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        match reader.read(&mut bytes).await {
+            Ok(0) | Err(_) => break,
+            Ok(read) => got += read,
+        }
+    }
+    assert!(got > SIZE, "{got} of {SIZE} and the head");
+    server.await.unwrap().unwrap();
 }
