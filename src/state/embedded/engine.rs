@@ -52,6 +52,7 @@ pub(super) enum Command {
     Sink(Box<Job<(String, SinkCommit), ()>>),
     Replay(Job<(u64, bool), bool>),
     Fact(Job<(String, Option<Vec<u8>>), ()>),
+    KeepSinks(Job<Vec<String>, ()>),
     /// From the checkpoint thread.
     Checkpointed(Result<()>),
     Tick,
@@ -209,6 +210,15 @@ impl Engine {
         // The sender lives as long as `self`.
         let _ = failure.wait_for(|failed| *failed).await;
         self.shown.failed.get().cloned().unwrap_or_default()
+    }
+
+    /// Forgets every sink but these: its place, what is parked for it and its dead letters. What
+    /// nobody delivers to any more must not hold back retention.
+    ///
+    /// # Errors
+    /// [`StateError`]: nothing was forgotten.
+    pub async fn keep_sinks(&self, names: Vec<String>) -> std::result::Result<(), StateError> {
+        self.call(names, Command::KeepSinks).await
     }
 
     /// Copies the store, as it is at one moment, into a new file at `target`, which must not

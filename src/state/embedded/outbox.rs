@@ -150,6 +150,32 @@ impl Store {
         Ok(())
     }
 
+    /// Forgets all sinks but these.
+    pub(super) fn keep_sinks_one(&mut self, names: &[String]) -> Result<()> {
+        let known: Vec<String> = self
+            .connection
+            .prepare(
+                "SELECT name FROM sinks UNION SELECT sink FROM parked
+                 UNION SELECT sink FROM dead_letters WHERE sink IS NOT NULL",
+            )?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for name in known.iter().filter(|name| !names.contains(name)) {
+            let delete = |sql| self.connection.execute(sql, [name]);
+            delete("DELETE FROM sinks WHERE name = ?1")?;
+            let parked = delete("DELETE FROM parked WHERE sink = ?1")?;
+            let dead = delete("DELETE FROM dead_letters WHERE sink = ?1")?;
+            self.row.dead[DELIVERY] -= dead as i64;
+            tracing::info!(
+                sink = name,
+                parked,
+                dead_letters = dead,
+                "no longer among the sinks: its place is forgotten"
+            );
+        }
+        Ok(())
+    }
+
     fn park(&mut self, sink: &str, parked: &Parked) -> Result<()> {
         let (seq, attempts) = (parked.sequence as i64, i64::from(parked.attempts));
         let key = parked.key.as_str();

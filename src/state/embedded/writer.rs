@@ -386,6 +386,11 @@ fn apply(store: &mut Store, command: &mut Command, now: UnixMillis, ticks: Ticks
             let result = store.put_fact_one(name, value.as_deref());
             keep(job, result)?;
         }
+        Command::KeepSinks(job) => {
+            store.begin(now, ticks)?;
+            let result = store.keep_sinks_one(&job.request);
+            keep(job, result)?;
+        }
         Command::Checkpointed(_) | Command::Tick | Command::Close(_) => return Ok(false),
     }
     Ok(true)
@@ -422,6 +427,7 @@ fn answer_one(
         Command::Sink(job) => answer(*job, error),
         Command::Replay(job) => answer(job, error),
         Command::Fact(job) => answer(job, error),
+        Command::KeepSinks(job) => answer(job, error),
         Command::Checkpointed(_) | Command::Tick => {}
         Command::Close(reply) => return Some(reply),
     }

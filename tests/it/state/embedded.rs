@@ -398,3 +398,37 @@ fn a_lock_file_that_holds_anything_can_be_locked() {
     lock.write_all(&[0xff; 100]).unwrap();
     open(dir.path()).unwrap();
 }
+
+#[tokio::test]
+async fn sinks_that_are_no_more_are_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path()).unwrap();
+    let parked = |sequence: u64| bellhop::state::Parked {
+        sequence,
+        key: booking(&sequence.to_string()),
+        attempts: 2,
+    };
+    for name in ["gone", "kept"] {
+        let commit = bellhop::state::SinkCommit {
+            cursor: 0,
+            park: vec![parked(1), parked(2)],
+            bury: vec![(parked(3), "no".to_owned())],
+            ..Default::default()
+        };
+        engine.commit_sink(name, commit).await.unwrap();
+    }
+    assert_eq!(engine.stats().dead_letters, [0, 0, 2]);
+    engine.keep_sinks(vec!["kept".to_owned()]).await.unwrap();
+    assert_eq!(engine.stats().dead_letters, [0, 0, 1]);
+    assert_eq!(engine.sink("gone").await.unwrap(), Default::default());
+    let position = engine.sink("kept").await.unwrap();
+    assert_eq!(position.parked, [parked(1), parked(2)]);
+    engine.verify().await.unwrap();
+    engine.close().await.unwrap();
+    // What holds back retention is the smallest cursor in this table.
+    let connection = Connection::open(dir.path().join("bellhop.db")).unwrap();
+    let names: String = connection
+        .query_row("SELECT group_concat(name) FROM sinks", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(names, "kept");
+}
