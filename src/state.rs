@@ -479,6 +479,15 @@ pub trait State: Send + Sync + 'static {
         bytes: usize,
     ) -> Result<Result<Vec<StoredEvent>, EventsGone>, StateError>;
 
+    /// As [`State::events`], for a reader that can do without the removals that are no longer kept:
+    /// one that holds nothing yet, or was told that it may hold too much.
+    async fn kept(
+        &self,
+        after: Sequence,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<StoredEvent>, StateError>;
+
     /// One event by its place; `None` when it is no longer kept.
     async fn event(&self, sequence: Sequence) -> Result<Option<StoredEvent>, StateError>;
 

@@ -417,6 +417,16 @@ impl State for Engine {
             .await
     }
 
+    async fn kept(
+        &self,
+        after: Sequence,
+        limit: usize,
+        bytes: usize,
+    ) -> std::result::Result<Vec<StoredEvent>, StateError> {
+        self.read(move |connection| Reader::new(connection).kept(after, limit, bytes))
+            .await
+    }
+
     async fn event(
         &self,
         sequence: Sequence,
