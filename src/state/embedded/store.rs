@@ -277,8 +277,13 @@ impl Store {
                 entry.disposition as i64,
                 entry.checksum(seq),
             ])?;
-        self.row.last_notification = self.row.last_notification.max(Some(entry.received));
+        self.note_received(entry.received);
         Ok(())
+    }
+
+    /// When the newest authentic notification came in.
+    pub(super) fn note_received(&mut self, time: i64) {
+        self.row.last_notification = self.row.last_notification.max(Some(time));
     }
 
     /// Pages of the file that hold something, in bytes.

@@ -9,7 +9,9 @@ use std::time::Duration;
 use bellhop::clock::{Clock, SystemClock};
 use bellhop::metrics::Metrics;
 use bellhop::state::embedded::{Engine, OpenError, Options, Store};
-use bellhop::state::{Accepted, EventsGone, MarkClass, Settled, Settlement, State, StateError};
+use bellhop::state::{
+    Accepted, EventsGone, MarkClass, Notification, Settled, Settlement, State, StateError,
+};
 use rusqlite::Connection;
 
 use super::{ManualClock, booking, notification, publish, remove};
@@ -431,4 +433,38 @@ async fn sinks_that_are_no_more_are_forgotten() {
         .query_row("SELECT group_concat(name) FROM sinks", [], |row| row.get(0))
         .unwrap();
     assert_eq!(names, "kept");
+}
+
+/// One captured signature, sent over and over: the history of all others stays.
+#[test]
+fn repeats_do_not_fill_the_journal() {
+    let clock = ManualClock::new();
+    let mut store = store(Options::default(), &clock);
+    let captured = notification(&booking("a"), 7, clock.now());
+    let repeat = |store: &mut Store, times: usize| {
+        clock.advance(Duration::from_secs(1));
+        let again = Notification {
+            received: clock.now(),
+            ..captured.clone()
+        };
+        store
+            .accept_batch(&vec![again; times], clock.now(), clock.ticks())
+            .unwrap()
+    };
+    assert_eq!(repeat(&mut store, 1), [Accepted::Marked]);
+    for _ in 0..20 {
+        let answers = repeat(&mut store, 500);
+        assert_eq!(answers, vec![Accepted::Duplicate; 500]);
+    }
+    let stats = store.stats();
+    assert_eq!(stats.last_notification, Some(clock.now()));
+    assert_eq!(stats.journal, 1 + 10, "the first, and its first repeats");
+    // Another signature is noted as ever.
+    let other = notification(&booking("b"), 8, clock.now());
+    let batch = vec![other; 3];
+    store
+        .accept_batch(&batch, clock.now(), clock.ticks())
+        .unwrap();
+    assert_eq!(store.stats().journal, 11 + 3);
+    store.verify().unwrap();
 }
