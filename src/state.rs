@@ -374,7 +374,7 @@ pub struct SinkCommit {
     pub park: Vec<Parked>,
     /// Parked events that are delivered, superseded or buried now.
     pub release: Vec<Sequence>,
-    /// Events that gave up, with the reason.
+    /// Events that gave up, with the reason: each takes the place of older ones of its entity.
     pub bury: Vec<(Parked, String)>,
     /// Delivered (key, revision): resolves older dead letters of that entity at this sink.
     pub delivered: Vec<(EntityKey, Revision)>,
@@ -493,6 +493,15 @@ pub trait State: Send + Sync + 'static {
         limit: usize,
         bytes: usize,
     ) -> Result<Result<Vec<StoredEvent>, EventsGone>, StateError>;
+
+    /// As [`State::events`], for a reader that can do without the removals that are no longer kept:
+    /// one that holds nothing yet, or was told that it may hold too much.
+    async fn kept(
+        &self,
+        after: Sequence,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<StoredEvent>, StateError>;
 
     /// One event by its place; `None` when it is no longer kept.
     async fn event(&self, sequence: Sequence) -> Result<Option<StoredEvent>, StateError>;

@@ -119,6 +119,9 @@ impl DataPlane {
             &metrics,
         )?;
         let state = open(&parts.store, &settings, &clock, &metrics)?;
+        let sinks = settings.sinks.iter().map(|sink| sink.name.clone());
+        let kept = state.keep_sinks(sinks.collect()).await;
+        kept.map_err(|error| error.to_string())?;
         let (changed, key_changes) = mpsc::channel(KEY_CHANGES);
         let ring = Arc::new(KeyRing::new(
             clock.clone(),

@@ -17,6 +17,7 @@ use super::manifests::{Manifests, Overrides};
 use super::standalone::Standalone;
 use crate::publish::feed::check_token_file;
 use crate::receiver::server::TlsFiles;
+use crate::settings::FeedSettings;
 use crate::shutdown::Supervisor;
 
 /// Run one subscription without a cluster: register, receive, fetch, publish
@@ -131,13 +132,6 @@ pub struct RunArgs {
 
 /// Runs until it is asked to end.
 pub async fn run(args: RunArgs) -> Result<(), Failure> {
-    if !args.feed_listen.ip().is_loopback() && args.feed_token_file.is_none() {
-        return Err(Failure::Usage(format!(
-            "--feed-listen {} can be reached from outside, and the feed would ask for no token; \
-             give --feed-token-file FILE, or listen on 127.0.0.1",
-            args.feed_listen
-        )));
-    }
     let overrides = Overrides {
         registry_url: args.registry_url.clone(),
         api_url: args.api_url.clone(),
@@ -145,6 +139,7 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
         data_dir: args.data_dir.clone(),
     };
     let manifests = Manifests::read(&args.files, overrides)?;
+    refuse_open_feed(args.feed_listen, &manifests.settings.feed)?;
     super::check_addresses(&manifests.settings, args.allow_plain_http)?;
     if let Some(file) = &args.feed_token_file {
         check_token_file(file).map_err(|error| Failure::Usage(error.to_string()))?;
@@ -192,6 +187,18 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
         .await;
     plane.close().await;
     ended.map_err(Failure::Failed)
+}
+
+/// Only the settings know whether the feed will ask for a token: `feed.auth` may say None although
+/// a file was given.
+fn refuse_open_feed(listen: SocketAddr, feed: &FeedSettings) -> Result<(), Failure> {
+    if listen.ip().is_loopback() || feed.token_file.is_some() {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "--feed-listen {listen} can be reached from outside, and the feed would ask for no token; \
+         give --feed-token-file FILE (and leave spec.feed.auth at Token), or listen on 127.0.0.1"
+    )))
 }
 
 async fn listen(flag: &str, address: SocketAddr) -> Result<TcpListener, Failure> {

@@ -39,7 +39,7 @@ use crate::api::EntityKey;
 use crate::clock::{Clock, Ticks};
 use crate::publish::{Class, Sink, SinkStatus, Verdict};
 use crate::settings::{BackoffPolicy, DeliverySettings, SinkSettings};
-use crate::state::{EventsGone, Revision, Sequence, SinkCommit, State, StateError};
+use crate::state::{EventsGone, Revision, Sequence, SinkCommit, State, StateError, StoredEvent};
 
 /// Events of different entities on their way at a time.
 const IN_FLIGHT: usize = 16;
@@ -57,8 +57,6 @@ const LONGEST_BACKOFF: Duration = Duration::from_mins(10);
 const LONGEST_NOT_WELL: Duration = Duration::from_mins(1);
 /// What is in flight at shutdown may take this long to end.
 const DRAIN: Duration = Duration::from_secs(10);
-/// Entities listed at a time when a sink was away longer than removals are kept.
-const CATCH_UP_PAGE: usize = 100;
 
 /// Delivers to one sink.
 pub struct Deliverer {
@@ -135,6 +133,7 @@ impl Deliverer {
             changed: None,
             look: self.clock.ticks().after(LOOK_FOR_REPLAYS),
             head: self.state.head(),
+            catching_up: false,
             deliverer: self,
         };
         run.run(stop).await.map_err(told)
@@ -180,6 +179,8 @@ struct Run {
     /// When to look for replayed dead letters.
     look: Ticks,
     head: watch::Receiver<Sequence>,
+    /// It reads over removals that are no longer kept; that was said.
+    catching_up: bool,
 }
 
 impl Run {
@@ -234,17 +235,9 @@ impl Run {
             }
             let state = &self.deliverer.state;
             let read = state.events(after, WINDOW / 2, WINDOW_BYTES / 2);
-            match read.await {
-                Ok(Ok(events)) => {
-                    if events.is_empty() {
-                        self.lanes.skip_to(head);
-                    }
-                    for event in events {
-                        let wanted = self.wants(&event.key);
-                        self.lanes.read(event, wanted);
-                    }
-                }
-                Ok(Err(EventsGone::Expired)) => self.catch_up().await?,
+            let events = match read.await {
+                Ok(Ok(events)) => events,
+                Ok(Err(EventsGone::Expired)) => self.catch_up(after).await?,
                 Ok(Err(EventsGone::AheadOfHead)) => {
                     return Err(StateError::Failed(format!(
                         "the cursor {after} of a sink is ahead of the newest event {head}"
@@ -252,8 +245,16 @@ impl Run {
                 }
                 Err(StateError::Full(_) | StateError::Busy(_)) => {
                     self.deliverer.clock.sleep(STORE_RETRY).await;
+                    continue;
                 }
                 Err(error) => return Err(error),
+            };
+            if events.is_empty() {
+                self.lanes.skip_to(head);
+            }
+            for event in events {
+                let wanted = self.wants(&event.key);
+                self.lanes.read(event, wanted);
             }
         }
         Ok(())
@@ -264,49 +265,21 @@ impl Run {
         types.is_empty() || types.contains(&key.kind())
     }
 
-    /// The sink was away for longer than removals are kept: the newest events of all entities
-    /// that it has not got are parked, and the cursor goes to where events are complete again.
-    async fn catch_up(&mut self) -> Result<(), StateError> {
-        let after = self.lanes.last_read();
-        let oldest = self
-            .deliverer
-            .patient(|| self.deliverer.state.oldest())
-            .await?;
-        tracing::warn!(
-            sink = self.deliverer.settings.name,
-            "the sink was away for longer than removals are kept: it gets the newest state of all \
-             entities, but may still hold some that are gone; let it list the feed's /v1/entities"
-        );
-        if let Some(commit) = self.commit.take() {
-            commit.await?;
+    /// Removals after its place are no longer kept: it gets what is there, in order, like anything
+    /// else. A sink that has got nothing yet misses nothing by that.
+    async fn catch_up(&mut self, after: Sequence) -> Result<Vec<StoredEvent>, StateError> {
+        if !std::mem::replace(&mut self.catching_up, true) && after > 0 {
+            tracing::warn!(
+                sink = self.deliverer.settings.name,
+                "the sink was away for longer than removals are kept: it gets the newest state of \
+                 all entities, but may still hold some that are gone; let it list the feed's \
+                 /v1/entities"
+            );
         }
-        let mut from: Option<EntityKey> = None;
-        loop {
-            let page = self
-                .deliverer
-                .patient(|| {
-                    self.deliverer
-                        .state
-                        .list(None, from.as_ref(), CATCH_UP_PAGE)
-                })
-                .await?;
-            for event in page.items {
-                if event.sequence > after && event.sequence <= oldest && self.wants(&event.key) {
-                    self.lanes.park_found(event.sequence, event.key);
-                }
-            }
-            let now = self.deliverer.clock.ticks();
-            if page.next.is_none() {
-                self.lanes.skip_to(oldest);
-            }
-            if let Some(commit) = self.lanes.take_commit(false, now) {
-                self.write(commit).await?;
-            }
-            match page.next {
-                Some(next) => from = Some(next),
-                None => return Ok(()),
-            }
-        }
+        let state = &self.deliverer.state;
+        self.deliverer
+            .patient(|| state.kept(after, WINDOW / 2, WINDOW_BYTES / 2))
+            .await
     }
 
     /// Starts what may be sent now.

@@ -153,6 +153,7 @@ impl HttpClient {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("bellhop/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(settings.connect_timeout)
+            .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)

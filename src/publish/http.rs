@@ -13,8 +13,8 @@
 //! | 400, 413, 415, 422 | dead letter at once |
 //! | any other | a failed attempt of this event; dead letter when `delivery.retry` is used up |
 //!
-//! Never here: a second try (the deliverer decides), a followed redirect, a header's value or
-//! anything of an answer's body in a log line or an error.
+//! Never here: a second try (the deliverer decides), a followed redirect, a proxy of the
+//! environment's (it would get the headers), a header's value or anything of an answer's body in a log line or an error.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -155,6 +155,7 @@ impl HttpSink {
         let timeout = self.settings.delivery.timeout;
         let mut builder = Client::builder()
             .user_agent(concat!("bellhop/", env!("CARGO_PKG_VERSION")))
+            .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(timeout)
             .timeout(timeout)

@@ -52,7 +52,8 @@ const MAX_REPEATED: usize = 256;
 /// How much of everything at once.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Requests whose notification is on its way into the store.
+    /// Requests whose notification is on its way into the store. Far fewer than the port's
+    /// connections: each of them has only one, and 429 is for those beyond.
     pub in_flight: usize,
     /// Repeats of known signatures that a rule may send per second, for long.
     pub repeats_per_second: u32,
@@ -63,7 +64,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            in_flight: 4096,
+            in_flight: 1024,
             repeats_per_second: 200,
             repeats_burst: 5000,
         }

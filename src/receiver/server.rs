@@ -7,8 +7,10 @@
 //! Never here: a connection without a time limit while it is silent, a detached task (every
 //! connection belongs to [`serve`]), a decision about what a request means.
 
+mod body;
 mod connection;
 mod lengths;
+mod peers;
 mod tls;
 
 use std::io;
@@ -20,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use connection::BodyTimeout;
+pub use body::BodyTimeout;
 pub use tls::TlsFiles;
 
 use connection::{Connections, handle};
@@ -34,8 +36,8 @@ pub struct ServerOptions {
     pub header_timeout: Duration,
     /// How long a request's body may take; `BodyTimeout` comes out of the body after that.
     pub body_timeout: Duration,
-    /// Open connections. At the limit, those that have been idle longest are closed in favour of
-    /// new ones; when all are busy, new ones are closed at once.
+    /// Open connections. At the limit, those on which nobody has sent a whole request for longest
+    /// are closed in favour of new ones; when all are being answered, new ones get 429.
     pub max_connections: usize,
     /// How long the requests in flight may take once the token is cancelled.
     pub drain: Duration,
@@ -99,7 +101,7 @@ pub async fn serve(
             accept_loop(&listener, &connections, &mut tasks),
         )
         .await;
-        connections.close_all();
+        connections.peers.close_all();
         while tasks.join_next().await.is_some() {}
     })
     .await;
@@ -122,15 +124,14 @@ async fn accept_loop(
             Ok((stream, _)) => {
                 // Answers are small: waiting for more to send only delays them.
                 let _ = stream.set_nodelay(true);
-                if let Some(admitted) = connections.admit() {
-                    tasks.spawn(handle(Arc::clone(connections), admitted, stream));
-                }
+                let admitted = connections.peers.admit();
+                tasks.spawn(handle(Arc::clone(connections), admitted, stream));
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 // Out of file descriptors, most likely: make room, and let what is closed close.
-                let closed = connections.evict();
-                tracing::warn!(%error, closed, "cannot accept a connection; closing idle ones");
+                let closed = connections.peers.evict();
+                tracing::warn!(%error, closed, "cannot accept a connection; closing those that wait");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }

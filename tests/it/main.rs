@@ -9,9 +9,11 @@
 mod api;
 mod pipeline;
 mod provider;
+mod proxies;
 mod publish;
 mod receiver;
 mod registration;
+mod run;
 mod simulator;
 mod state;
 mod system;

@@ -5,6 +5,7 @@
 //! bytes, with no HTTP library between.
 
 mod answers;
+mod crowd;
 mod foreign;
 mod foreign_metrics;
 mod hostile;

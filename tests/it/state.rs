@@ -1,10 +1,11 @@
 //! Tests of `state`: the contract, against any engine (`contract`), and what only the embedded
-//! one can show (`embedded`).
+//! one can show (`embedded`, and with a small quota `full`).
 //!
 //! The oracle is the contract's text in `src/state.rs`; expected values are written out here.
 
 mod contract;
 mod embedded;
+mod full;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -167,6 +167,7 @@ impl View {
 /// Lists, then watches; lists again when the feed says so; comes back after a broken connection.
 async fn follow(base: String, view: Arc<Mutex<View>>) {
     let http = reqwest::Client::builder()
+        .no_proxy()
         .tls_certs_only([])
         .build()
         .unwrap_or_default();

@@ -130,6 +130,7 @@ impl Plane {
             inside(simulator, addresses, folder).await?
         };
         let http = reqwest::Client::builder()
+            .no_proxy()
             .tls_certs_only([])
             .timeout(Duration::from_secs(5))
             .build()

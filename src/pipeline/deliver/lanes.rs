@@ -166,18 +166,6 @@ impl Lanes {
         self.append(parked.key.clone(), entry);
     }
 
-    /// Parks an event that was found outside of the window, durably with the next commit.
-    pub(super) fn park_found(&mut self, sequence: Sequence, key: EntityKey) {
-        let parked = Parked {
-            sequence,
-            key,
-            attempts: 0,
-        };
-        self.adopt(&parked);
-        self.next.park.push(parked);
-        self.changes += 1;
-    }
-
     fn append(&mut self, key: EntityKey, entry: Entry) {
         self.unready(&key);
         let lane = self.by_key.entry(key.clone()).or_default();

@@ -1,16 +1,16 @@
 //! One connection: its time limits, its requests, its end.
 //!
-//! Owns: which connections are open, busy or idle, and who has to go when there are too many.
+//! Owns: what is answered before the router is asked, and how a connection ends. Which of them
+//! are open, and who has to go, is for [`super::peers`].
 //!
-//! Never here: a connection that outlives [`super::serve`]; an idle connection that keeps a new
-//! one out.
+//! Never here: a connection that outlives [`super::serve`].
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
@@ -18,19 +18,19 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, StatusCode, header};
 use axum_server::accept::Accept;
 use axum_server::tls_rustls::RustlsAcceptor;
-use bytes::Bytes;
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
-use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::ServerOptions;
+use super::body::{TimedBody, outgoing};
 use super::lengths::Watched;
+use super::peers::{Admitted, Peer, Peers};
 
 /// The most that a request's head may have.
 const MAX_HEAD: usize = 16 * 1024;
@@ -58,45 +58,7 @@ pub(super) struct Connections {
     http: http1::Builder,
     acceptor: Option<RustlsAcceptor>,
     draining: AtomicBool,
-    closing: CancellationToken,
-    /// Rises with each admission and each request: the age of idle connections.
-    turn: AtomicU64,
-    open: Mutex<Vec<Arc<Peer>>>,
-}
-
-/// One open connection, as the others see it.
-struct Peer {
-    requests: AtomicUsize,
-    /// The turn of its last activity.
-    last: AtomicU64,
-    /// Whether a `content-length` line was read since the last answer.
-    length_seen: Arc<AtomicBool>,
-    close: CancellationToken,
-}
-
-/// A connection's place among the open ones; given back when dropped.
-pub(super) struct Admitted {
-    connections: Arc<Connections>,
-    peer: Arc<Peer>,
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        let mut open = self.connections.lock();
-        if let Some(at) = open.iter().position(|peer| Arc::ptr_eq(peer, &self.peer)) {
-            open.swap_remove(at);
-        }
-    }
-}
-
-/// A request being handled; while one is, the connection is not idle.
-struct Busy(Arc<Peer>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.length_seen.store(false, Ordering::Relaxed);
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
-    }
+    pub peers: Arc<Peers>,
 }
 
 impl Connections {
@@ -113,77 +75,23 @@ impl Connections {
             .max_buf_size(MAX_BUFFER);
         Arc::new(Self {
             acceptor: acceptor.map(|tls| tls.handshake_timeout(options.header_timeout)),
+            peers: Peers::new(options.max_connections),
             options,
             router,
             http,
             draining: AtomicBool::new(false),
-            closing: CancellationToken::new(),
-            turn: AtomicU64::new(0),
-            open: Mutex::new(Vec::new()),
         })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Peer>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn next_turn(&self) -> u64 {
-        self.turn.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A place for a new connection, if need be that of an idle one. `None` when all are busy.
-    pub fn admit(self: &Arc<Self>) -> Option<Admitted> {
-        let full = self.lock().len() >= self.options.max_connections;
-        if full && self.evict() == 0 {
-            return None;
-        }
-        let peer = Arc::new(Peer {
-            requests: AtomicUsize::new(0),
-            last: AtomicU64::new(self.next_turn()),
-            length_seen: Arc::default(),
-            close: self.closing.child_token(),
-        });
-        self.lock().push(Arc::clone(&peer));
-        Some(Admitted {
-            connections: Arc::clone(self),
-            peer,
-        })
-    }
-
-    /// Closes the sixteenth part of the connections that was idle longest (so that a flood does not
-    /// cost a search for each); gives how many.
-    pub fn evict(&self) -> usize {
-        let mut open = self.lock();
-        let (mut idle, busy): (Vec<_>, Vec<_>) = std::mem::take(&mut *open)
-            .into_iter()
-            .partition(|peer| peer.requests.load(Ordering::Relaxed) == 0);
-        let count = (self.options.max_connections / 16)
-            .clamp(1, idle.len().max(1))
-            .min(idle.len());
-        if count > 0 {
-            idle.select_nth_unstable_by_key(count - 1, |peer| peer.last.load(Ordering::Relaxed));
-        }
-        *open = busy;
-        open.extend(idle.split_off(count));
-        for peer in &idle {
-            peer.close.cancel();
-        }
-        count
     }
 
     pub fn start_drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Asks every connection to end after the request it is in.
-    pub fn close_all(&self) {
-        self.closing.cancel();
-    }
-
     async fn answer(&self, peer: &Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
-        peer.requests.fetch_add(1, Ordering::Relaxed);
-        let _busy = Busy(Arc::clone(peer));
-        peer.last.store(self.next_turn(), Ordering::Relaxed);
+        let busy = peer.begin(!request.body().is_end_stream());
+        if peer.beyond {
+            return all_busy();
+        }
         if self.draining() && self.options.refuse_while_draining {
             return shutting_down();
         }
@@ -193,16 +101,20 @@ impl Connections {
             return two_lengths();
         }
         let limit = self.options.body_timeout;
-        let request = request.map(|body| Body::new(TimedBody::new(body, limit)));
+        let timed = |body| Body::new(TimedBody::new(body, limit, Arc::clone(peer)));
+        let request = request.map(timed);
         let mut response = match self.router.clone().call(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         };
+        // What is not read by now is not waited for.
+        peer.received();
+        peer.length_seen.store(false, Ordering::Relaxed);
         if self.draining() {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
-        response
+        outgoing(response, busy)
     }
 
     fn draining(&self) -> bool {
@@ -211,11 +123,17 @@ impl Connections {
 }
 
 fn shutting_down() -> Response<Body> {
-    let mut response = last_answer(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "shutting down; try again\n",
-    );
-    let seconds = HeaderValue::from_static("5");
+    let text = "shutting down; try again\n";
+    later(last_answer(StatusCode::SERVICE_UNAVAILABLE, text), "5")
+}
+
+fn all_busy() -> Response<Body> {
+    let text = "too many requests at once; try again\n";
+    later(last_answer(StatusCode::TOO_MANY_REQUESTS, text), "1")
+}
+
+fn later(mut response: Response<Body>, seconds: &'static str) -> Response<Body> {
+    let seconds = HeaderValue::from_static(seconds);
     response.headers_mut().insert(header::RETRY_AFTER, seconds);
     response
 }
@@ -267,7 +185,11 @@ async fn converse<S>(connections: &Connections, peer: &Arc<Peer>, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let watched = Watched::new(stream, Arc::clone(&peer.length_seen));
+    let watched = Watched::new(
+        stream,
+        Arc::clone(&peer.length_seen),
+        Arc::clone(&peer.blocked),
+    );
     let service = service_fn(|request| {
         // Boxed: to look at what is left after an error, hyper needs a connection that can move.
         Box::pin(async { Ok::<_, Infallible>(connections.answer(peer, request).await) })
@@ -292,8 +214,8 @@ where
             context.waker().wake_by_ref();
         }
         ready!(patience.as_mut().poll(context));
-        if peer.requests.load(Ordering::Relaxed) > 0 {
-            // It ends by itself after its request.
+        if peer.is_busy() || peer.is_blocked() {
+            // It ends by itself after its request, once the answer is written.
             patience
                 .as_mut()
                 .reset(tokio::time::Instant::now() + CLOSE_TIME);
@@ -319,69 +241,4 @@ where
         tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
     })
     .await;
-}
-
-/// The error of a request body that took longer than [`ServerOptions::body_timeout`].
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the request's body came too slowly")]
-pub struct BodyTimeout;
-
-impl BodyTimeout {
-    /// Whether `error`, or a cause of it, is a body's time limit.
-    pub fn is_behind(error: &(dyn std::error::Error + 'static)) -> bool {
-        let mut cause = Some(error);
-        while let Some(error) = cause {
-            if error.is::<Self>() {
-                return true;
-            }
-            cause = error.source();
-        }
-        false
-    }
-}
-
-/// A body with a time limit. The timer is made only when the body is not there at once.
-struct TimedBody {
-    inner: Incoming,
-    limit: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl TimedBody {
-    fn new(inner: Incoming, limit: Duration) -> Self {
-        Self {
-            inner,
-            limit,
-            timer: None,
-        }
-    }
-}
-
-impl http_body::Body for TimedBody {
-    type Data = Bytes;
-    type Error = axum::BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
-        let this = self.get_mut();
-        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
-        }
-        let limit = this.limit;
-        let timer = this
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        ready!(timer.as_mut().poll(context));
-        Poll::Ready(Some(Err(BodyTimeout.into())))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.inner.size_hint()
-    }
 }

@@ -1,6 +1,7 @@
-//! Notices requests that state their length twice.
+//! Notices requests that state their length twice, and answers that are not read.
 //!
-//! Owns: the memory of whether a `content-length` line went by on a connection. hyper drops that
+//! Owns: the memory of whether a `content-length` line went by on a connection, and whether the
+//! last write is still waiting. hyper drops that
 //! line when there is a `transfer-encoding` too (and closes the connection afterwards, so nothing
 //! can be smuggled), which leaves no way to *refuse* such a request but to look at the bytes.
 //!
@@ -20,21 +21,28 @@ const LINE: &[u8] = b"\ncontent-length";
 pub(super) struct Watched<S> {
     inner: S,
     seen: Arc<AtomicBool>,
+    blocked: Arc<AtomicBool>,
     /// How much of `LINE` the last bytes were.
     matched: usize,
 }
 
 impl<S> Watched<S> {
-    pub fn new(inner: S, seen: Arc<AtomicBool>) -> Self {
+    pub fn new(inner: S, seen: Arc<AtomicBool>, blocked: Arc<AtomicBool>) -> Self {
         Self {
             inner,
             seen,
+            blocked,
             matched: 0,
         }
     }
 
     pub fn into_inner(self) -> S {
         self.inner
+    }
+
+    fn note<T>(&self, polled: Poll<T>) -> Poll<T> {
+        self.blocked.store(polled.is_pending(), Ordering::Relaxed);
+        polled
     }
 
     fn scan(&mut self, bytes: &[u8]) {
@@ -71,11 +79,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        let polled = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.note(polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
+        let polled = Pin::new(&mut self.inner).poll_flush(context);
+        self.note(polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -87,7 +97,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        self.note(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -104,13 +115,14 @@ mod tests {
         let text = b"POST / HTTP/1.1\r\nx: content-length\r\n\r\n\n\nCoNtEnT-LenGTH: 5";
         for cut in 0..text.len() {
             let seen = Arc::new(AtomicBool::new(false));
-            let mut watched = Watched::new((), Arc::clone(&seen));
+            let mut watched = Watched::new((), Arc::clone(&seen), Arc::default());
             watched.scan(&text[..cut]);
             watched.scan(&text[cut..]);
             assert!(seen.load(Ordering::Relaxed), "{cut}");
         }
         let seen = Arc::new(AtomicBool::new(false));
-        Watched::new((), Arc::clone(&seen)).scan(b"\r\nx: content-length\r\n\ncontent-type");
+        Watched::new((), Arc::clone(&seen), Arc::default())
+            .scan(b"\r\nx: content-length\r\n\ncontent-type");
         assert!(!seen.load(Ordering::Relaxed));
     }
 }

@@ -46,7 +46,11 @@ impl Store {
         let seen = self.ledger.look(mention, n.received);
         match seen {
             Seen::Same => {
-                self.write_journal(n, Disposition::Duplicate, None)?;
+                if self.ledger.repeat(mention) {
+                    self.write_journal(n, Disposition::Duplicate, None)?;
+                } else {
+                    self.note_received(n.received.0);
+                }
                 return Ok(Accepted::Duplicate);
             }
             Seen::TooMany => return Ok(Accepted::Replayed),

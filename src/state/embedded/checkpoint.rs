@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::engine::{Command, Writes};
+use super::engine::Command;
 use super::error::Result;
+use super::metrics::Writes;
 
 /// Frames (pages) in the log at which a checkpoint begins: 4 MiB.
 pub(super) const BEGIN_FRAMES: i64 = 1024;

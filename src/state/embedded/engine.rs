@@ -11,15 +11,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::checkpoint;
 use super::error::{OpenError, Result};
 use super::gauges;
+use super::metrics::Writes;
 use super::open;
 use super::options::Options;
 use super::reader::Reader;
@@ -55,79 +53,11 @@ pub(super) enum Command {
     Sink(Box<Job<(String, SinkCommit), ()>>),
     Replay(Job<(u64, bool), bool>),
     Fact(Job<(String, Option<Vec<u8>>), ()>),
+    KeepSinks(Job<Vec<String>, ()>),
     /// From the checkpoint thread.
     Checkpointed(Result<()>),
     Tick,
     Close(oneshot::Sender<std::result::Result<(), StateError>>),
-}
-
-/// Metrics of the engine.
-#[derive(Debug, Clone)]
-pub(super) struct Writes {
-    pub(super) commit_seconds: Histogram,
-    pub(super) batch: Histogram,
-    checkpoint_seconds: Histogram,
-    pub(super) wal_bytes: Gauge,
-    pub(super) used_bytes: Gauge,
-    pub(super) limit_bytes: Gauge,
-    pub(super) marks: Gauge,
-    pub(super) full: Counter,
-}
-
-impl Writes {
-    fn new(metrics: &Metrics) -> Self {
-        let sizes = || Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]);
-        let writes = Self {
-            commit_seconds: crate::metrics::seconds_histogram(),
-            batch: sizes(),
-            checkpoint_seconds: crate::metrics::seconds_histogram(),
-            wal_bytes: Gauge::default(),
-            used_bytes: Gauge::default(),
-            limit_bytes: Gauge::default(),
-            marks: Gauge::default(),
-            full: Counter::default(),
-        };
-        metrics.register(|registry| {
-            let store = registry.sub_registry_with_prefix("store");
-            store.register(
-                "commit_seconds",
-                "Time of one durable commit",
-                writes.commit_seconds.clone(),
-            );
-            store.register(
-                "commit_calls",
-                "Calls that shared one commit",
-                writes.batch.clone(),
-            );
-            store.register(
-                "checkpoint_seconds",
-                "Time of one checkpoint beside the writer",
-                writes.checkpoint_seconds.clone(),
-            );
-            store.register(
-                "wal_bytes",
-                "Bytes of the write-ahead log in use",
-                writes.wal_bytes.clone(),
-            );
-            store.register(
-                "used_bytes",
-                "Bytes of the store in use",
-                writes.used_bytes.clone(),
-            );
-            store.register(
-                "limit_bytes",
-                "Bytes that the store may use",
-                writes.limit_bytes.clone(),
-            );
-            store.register("marks", "Entities to look at", writes.marks.clone());
-            store.register("full", "Commits that found no space", writes.full.clone());
-        });
-        writes
-    }
-
-    pub(super) fn observe_checkpoint(&self, took: Duration) {
-        self.checkpoint_seconds.observe(took.as_secs_f64());
-    }
 }
 
 /// What the writer shows to everybody.
@@ -282,6 +212,15 @@ impl Engine {
         // The sender lives as long as `self`.
         let _ = failure.wait_for(|failed| *failed).await;
         self.shown.failed.get().cloned().unwrap_or_default()
+    }
+
+    /// Forgets every sink but these: its place, what is parked for it and its dead letters. What
+    /// nobody delivers to any more must not hold back retention.
+    ///
+    /// # Errors
+    /// [`StateError`]: nothing was forgotten.
+    pub async fn keep_sinks(&self, names: Vec<String>) -> std::result::Result<(), StateError> {
+        self.call(names, Command::KeepSinks).await
     }
 
     /// Copies the store, as it is at one moment, into a new file at `target`, which must not
@@ -490,6 +429,16 @@ impl State for Engine {
         bytes: usize,
     ) -> std::result::Result<std::result::Result<Vec<StoredEvent>, EventsGone>, StateError> {
         self.read(move |connection| Reader::new(connection).events(after, limit, bytes))
+            .await
+    }
+
+    async fn kept(
+        &self,
+        after: Sequence,
+        limit: usize,
+        bytes: usize,
+    ) -> std::result::Result<Vec<StoredEvent>, StateError> {
+        self.read(move |connection| Reader::new(connection).kept(after, limit, bytes))
             .await
     }
 

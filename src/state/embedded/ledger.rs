@@ -19,6 +19,10 @@ use crate::clock::UnixMillis;
 /// One signature may come with this many different bodies.
 pub(super) const MAX_BODIES: usize = 100;
 
+/// So many repeats of one signature get a line in the journal. The provider repeats a few times;
+/// whoever repeats more often is counted, and must not push the history out.
+const MAX_NOTED_REPEATS: u8 = 10;
+
 /// Keys are hashes already.
 #[derive(Default, Clone)]
 struct AsIs(u64);
@@ -74,6 +78,8 @@ pub(super) struct Ledger {
     order: VecDeque<(u64, i64)>,
     /// Signatures that came with more than one set of identifiers: the further ones.
     others: ByHash<Vec<u64>>,
+    /// Signatures that were repeated: how often, up to [`MAX_NOTED_REPEATS`].
+    repeats: ByHash<u8>,
 }
 
 impl Ledger {
@@ -85,6 +91,7 @@ impl Ledger {
             entries: ByHash::default(),
             order: VecDeque::new(),
             others: ByHash::default(),
+            repeats: ByHash::default(),
         }
     }
 
@@ -136,6 +143,7 @@ impl Ledger {
                 let seconds = now.as_secs();
                 let content = mention.content;
                 self.others.remove(&mention.signature);
+                self.repeats.remove(&mention.signature);
                 self.entries
                     .insert(mention.signature, Entry { content, seconds });
                 self.order.push_back((mention.signature, seconds));
@@ -148,6 +156,14 @@ impl Ledger {
                 .push(mention.content),
             Seen::Same | Seen::TooMany => {}
         }
+    }
+
+    /// Counts a repeat; `true` while it is worth a line in the journal.
+    pub(super) fn repeat(&mut self, mention: Mention) -> bool {
+        let times = self.repeats.entry(mention.signature).or_default();
+        let noted = *times < MAX_NOTED_REPEATS;
+        *times += u8::from(noted);
+        noted
     }
 
     /// Drops what is over the bound or past the span.
@@ -165,6 +181,7 @@ impl Ledger {
             {
                 self.entries.remove(&signature);
                 self.others.remove(&signature);
+                self.repeats.remove(&signature);
             }
         }
     }

@@ -126,8 +126,8 @@ pub(super) struct Marks {
     queues: [BTreeSet<Place>; 2],
     claims: HashMap<u64, u32>,
     leases: VecDeque<(Ticks, u64)>,
-    /// Marks in the order they came in, with those that are gone meanwhile.
-    ages: VecDeque<(UnixMillis, u64, u32)>,
+    /// Exactly the marks, oldest first: one that never goes must not pile up the others.
+    ages: BTreeSet<(UnixMillis, u64)>,
     /// When the last fetch of an entity began, for `minInterval`.
     begun: HashMap<EntityKey, Ticks>,
     begun_order: VecDeque<(Ticks, EntityKey)>,
@@ -217,7 +217,7 @@ impl Marks {
             u32::try_from(self.slots.len() - 1).expect("the backlog is bounded far below 2^32")
         });
         self.by_key.insert(mark.key.clone(), slot);
-        self.ages.push_back((mark.behind.since, mark.id, slot));
+        self.ages.insert((mark.behind.since, mark.id));
         self.resync += u64::from(mark.behind.class == MarkClass::Resync);
         self.queues[queue_of(mark.behind.class)].insert((mark.due, mark.id, slot));
         self.slots[slot as usize] = Some(mark);
@@ -430,7 +430,8 @@ impl Marks {
                 let class = mark.behind.class;
                 mark.attempts = 0;
                 mark.patient = false;
-                self.ages.push_back((mark.behind.since, mark.id, slot));
+                self.ages.remove(&(before.since, mark.id));
+                self.ages.insert((mark.behind.since, mark.id));
                 self.resync += u64::from(class == MarkClass::Resync);
                 self.resync -= u64::from(before.class == MarkClass::Resync);
                 allowed
@@ -460,6 +461,7 @@ impl Marks {
     fn remove(&mut self, slot: u32) {
         let mark = self.slots[slot as usize].take().expect("checked");
         self.by_key.remove(&mark.key);
+        self.ages.remove(&(mark.behind.since, mark.id));
         self.resync -= u64::from(mark.behind.class == MarkClass::Resync);
         if let Some(row) = mark.row {
             self.deleted.push((mark.id, row));
@@ -478,17 +480,8 @@ impl Marks {
     }
 
     /// When the oldest mark came in.
-    pub(super) fn oldest(&mut self) -> Option<UnixMillis> {
-        while let Some(&(since, id, slot)) = self.ages.front() {
-            if self
-                .get(slot)
-                .is_some_and(|mark| mark.id == id && mark.behind.since == since)
-            {
-                return Some(since);
-            }
-            self.ages.pop_front();
-        }
-        None
+    pub(super) fn oldest(&self) -> Option<UnixMillis> {
+        self.ages.first().map(|(since, _)| *since)
     }
 }
 
@@ -504,3 +497,6 @@ pub(super) struct RestoredMark {
     pub(super) wait: Duration,
     pub(super) patient: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,12 @@ use crate::state::{
 
 /// Authentic notifications of unknown shape that are kept at most; the oldest go first.
 pub(super) const MAX_DEAD_NOTIFICATIONS: i64 = 10_000;
+/// The share of the file that their bodies may take, as a divisor.
+const DEAD_SHARE: u64 = 16;
+/// The share of the reserve that dead letters may take while nothing else is left.
+const DEAD_SHARE_OF_RESERVE: u64 = 8;
+/// What a dead letter takes apart from its body, about.
+const DEAD_ROW: u64 = 512;
 
 const NOTIFICATION: usize = 0;
 const FETCH: usize = 1;
@@ -123,6 +129,8 @@ impl Store {
         }
         for (parked, reason) in &commit.bury {
             self.release(name, parked.sequence as i64)?;
+            // One for each entity: what a sink refuses for ever must not fill the store.
+            self.replace_older(name, parked)?;
             let revision = super::rows::EventRow::read(&self.connection, parked.sequence as i64)?
                 .map(|event| event.revision);
             self.bury(&Burial {
@@ -158,6 +166,32 @@ impl Store {
             if overtaken {
                 self.release(sink, seq)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Forgets all sinks but these.
+    pub(super) fn keep_sinks_one(&mut self, names: &[String]) -> Result<()> {
+        let known: Vec<String> = self
+            .connection
+            .prepare(
+                "SELECT name FROM sinks UNION SELECT sink FROM parked
+                 UNION SELECT sink FROM dead_letters WHERE sink IS NOT NULL",
+            )?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for name in known.iter().filter(|name| !names.contains(name)) {
+            let delete = |sql| self.connection.execute(sql, [name]);
+            delete("DELETE FROM sinks WHERE name = ?1")?;
+            let parked = delete("DELETE FROM parked WHERE sink = ?1")?;
+            let dead = delete("DELETE FROM dead_letters WHERE sink = ?1")?;
+            self.row.dead[DELIVERY] -= dead as i64;
+            tracing::info!(
+                sink = name,
+                parked,
+                dead_letters = dead,
+                "no longer among the sinks: its place is forgotten"
+            );
         }
         Ok(())
     }
@@ -226,9 +260,15 @@ impl Store {
 
     /// Keeps a notification of unknown shape, with its body.
     pub(super) fn bury_notification(&mut self, n: &Notification) -> Result<i64> {
-        if self.row.dead[NOTIFICATION] >= MAX_DEAD_NOTIFICATIONS {
+        let bytes = n.body.len() as u64;
+        let bound = self.dead_bytes_bound();
+        while self.row.dead[NOTIFICATION] > 0
+            && (self.row.dead[NOTIFICATION] >= MAX_DEAD_NOTIFICATIONS
+                || self.dead_bytes + bytes > bound)
+        {
             self.drop_dead_notification()?;
         }
+        self.dead_bytes += bytes;
         self.bury(&Burial {
             source: NOTIFICATION,
             sink: None,
@@ -249,10 +289,29 @@ impl Store {
             .connection
             .prepare_cached("SELECT min(id) FROM dead_letters WHERE source = 0")?
             .query_row([], |row| row.get(0))?;
+        self.dropped += 1;
         match oldest {
             Some(id) => self.drop_dead_letter(id, NOTIFICATION),
-            None => Ok(()),
+            None => Err(Fault::Damaged(
+                "table dead_letters: fewer notifications than were written".to_owned(),
+            )),
         }
+    }
+
+    /// Bytes that the bodies of dead notifications may take.
+    fn dead_bytes_bound(&self) -> u64 {
+        if self.is_short() {
+            self.options.reserve_bytes() / DEAD_SHARE_OF_RESERVE
+        } else {
+            self.options.file_bytes() / DEAD_SHARE
+        }
+    }
+
+    /// Whether dead letters take so much of the reserve that they could stop acceptance.
+    pub(super) fn dead_letters_weigh(&self) -> bool {
+        let rows: i64 = self.row.dead.iter().sum();
+        let weight = self.dead_bytes + rows as u64 * DEAD_ROW;
+        self.is_short() && weight > self.options.reserve_bytes() / DEAD_SHARE_OF_RESERVE
     }
 
     /// Keeps a fetch that gave up; it takes the place of an older one of the same entity.
@@ -279,6 +338,26 @@ impl Store {
     /// A settled fetch makes an older failure of the same entity moot.
     pub(super) fn resolve_fetch(&mut self, key: &EntityKey) -> Result<()> {
         self.resolve(FETCH, None, key, None)
+    }
+
+    /// Drops the dead letters of this sink and entity up to the event that is buried now.
+    fn replace_older(&mut self, sink: &str, parked: &Parked) -> Result<()> {
+        if self.row.dead[DELIVERY] == 0 {
+            return Ok(());
+        }
+        let dropped = self
+            .connection
+            .prepare_cached(
+                "DELETE FROM dead_letters WHERE key = ?1 AND source = ?2 AND sink = ?3 AND seq <= ?4",
+            )?
+            .execute(params![
+                parked.key.as_str(),
+                DELIVERY as i64,
+                sink,
+                parked.sequence as i64
+            ])?;
+        self.row.dead[DELIVERY] -= dropped as i64;
+        Ok(())
     }
 
     /// Drops dead letters of this source and entity, below `revision` if one is given.
@@ -310,11 +389,15 @@ impl Store {
     }
 
     pub(super) fn drop_dead_letter(&mut self, id: i64, source: usize) -> Result<()> {
-        let dropped = self
+        let body: Option<i64> = self
             .connection
-            .prepare_cached("DELETE FROM dead_letters WHERE id = ?1")?
-            .execute([id])?;
-        self.row.dead[source] -= dropped as i64;
+            .prepare_cached(
+                "DELETE FROM dead_letters WHERE id = ?1 RETURNING ifnull(length(body), 0)",
+            )?
+            .query_row([id], |row| row.get(0))
+            .optional()?;
+        self.row.dead[source] -= i64::from(body.is_some());
+        self.dead_bytes -= body.unwrap_or(0) as u64;
         Ok(())
     }
 

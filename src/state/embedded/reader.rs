@@ -111,6 +111,14 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// As [`State::kept`](crate::state::State::kept).
+    ///
+    /// # Errors
+    /// [`StateError::Failed`] for a row that cannot be believed.
+    pub fn kept(&self, after: Sequence, limit: usize, bytes: usize) -> Answer<Vec<StoredEvent>> {
+        self.snapshot(|connection| events(connection, after, limit, bytes))
+    }
+
     /// As [`State::event`](crate::state::State::event).
     ///
     /// # Errors

@@ -2,7 +2,8 @@
 //!
 //! Owns: the ages and shares after which rows go. The newest event of an entity stays as long as
 //! the entity does; a removal stays at least seven days, and then moves the horizon of
-//! `events`; a sink that is behind holds removals back, up to four times as long.
+//! `events`; a sink that is behind holds removals back, up to four times as long. Dead letters that
+//! take from the space reserved for marks go before their time, oldest first.
 //!
 //! Never here: a step that takes more than a few milliseconds, or one that deletes a mark.
 
@@ -188,9 +189,11 @@ impl Store {
             let source = usize::try_from(source).unwrap_or(usize::MAX);
             drop(found);
             drop(statement);
-            if time >= horizon || source >= self.row.dead.len() {
+            let early = time >= horizon;
+            if (early && !self.dead_letters_weigh()) || source >= self.row.dead.len() {
                 return Ok(false);
             }
+            self.dropped += u64::from(early);
             self.drop_dead_letter(id, source)?;
         }
         Ok(true)

@@ -114,11 +114,8 @@ impl Store {
         if planted(Bug::UnchangedKeepsClaim) && s.outcome == Outcome::Unchanged {
             return Ok(Settled::Committed(None));
         }
-        if s.event.is_some()
-            || s.memo.is_some()
-            || !s.children.is_empty()
-            || s.dead_letter.is_some()
-        {
+        // Notes that take more room than before are looked at where they are compared.
+        if s.event.is_some() || !s.children.is_empty() || s.dead_letter.is_some() {
             self.check_room()?;
         }
         let published = if s.forget {
@@ -183,6 +180,11 @@ impl Store {
         if let Some(memo) = &s.memo
             && *memo != row.memo
         {
+            // Nothing is written yet. The usual note, of an answer like the last one, fits in the
+            // place of the old: a full store must not keep marks from being cleared.
+            if memo.len() > row.memo.len() {
+                self.check_room()?;
+            }
             row.memo.clone_from(memo);
             subject.changed = true;
         }

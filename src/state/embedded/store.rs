@@ -10,11 +10,10 @@ use rusqlite::Connection;
 
 use super::error::{Fault, Result};
 use super::ledger::Ledger;
-use super::marks::{Behind, Marks, RestoredMark};
+use super::marks::{Behind, Marks};
 use super::options::Options;
-use super::rows::{self, JOURNAL, MARK, StoreRow};
+use super::rows::{JOURNAL, MARK, StoreRow};
 use super::schema::{self, Kind, PAGE_SIZE};
-use crate::api::NotificationType;
 use crate::clock::{Ticks, UnixMillis};
 use crate::state::{Epoch, MarkClass, NewMark, StateError, Stats};
 
@@ -27,17 +26,21 @@ pub struct Store {
     pub(super) epoch: Epoch,
     pub(super) row: StoreRow,
     /// As it is in the file.
-    committed: StoreRow,
+    pub(super) committed: StoreRow,
     pub(super) marks: Marks,
     pub(super) ledger: Ledger,
     /// Children whose marks a planted bug holds back until the next step.
     pub(super) late_children: Vec<NewMark>,
     open: bool,
     /// Bytes in use at the last look.
-    used: u64,
+    pub(super) used: u64,
     /// Oldest row still in `journal` and `settlements`, and newest in the latter.
     pub(super) journal_first: i64,
     pub(super) settlements: (i64, i64),
+    /// Bytes of the bodies that dead notifications keep.
+    pub(super) dead_bytes: u64,
+    /// Dead letters dropped before their time, until somebody asks.
+    pub(super) dropped: u64,
 }
 
 impl Store {
@@ -103,6 +106,8 @@ impl Store {
             used: 0,
             journal_first: 0,
             settlements: (0, 0),
+            dead_bytes: 0,
+            dropped: 0,
         };
         store.load(now, ticks)?;
         Ok(store)
@@ -120,169 +125,6 @@ impl Store {
     /// The store's epoch.
     pub fn epoch(&self) -> &Epoch {
         &self.epoch
-    }
-
-    /// Reads memory from the file.
-    fn load(&mut self, now: UnixMillis, ticks: Ticks) -> Result<()> {
-        self.row = StoreRow::read(&self.connection)?;
-        self.committed = self.row.clone();
-        self.late_children.clear();
-        self.load_marks(now, ticks)?;
-        self.load_ledger(now)?;
-        let first_and_last = |table: &str| {
-            self.connection.query_row(
-                &format!(
-                    "SELECT (SELECT ifnull(min(seq), 1) FROM {table}),
-                            (SELECT ifnull(max(seq), 0) FROM {table})"
-                ),
-                [],
-                |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)),
-            )
-        };
-        let (first, last) = first_and_last("journal")?;
-        if last != self.row.journal && self.row.journal != 0 {
-            return Err(Fault::Damaged(
-                "table journal: its newest row is missing".to_owned(),
-            ));
-        }
-        self.journal_first = first;
-        self.settlements = first_and_last("settlements")?;
-        self.used = self.measure()?;
-        Ok(())
-    }
-
-    fn load_marks(&mut self, now: UnixMillis, ticks: Ticks) -> Result<()> {
-        let mut marks = Marks::new(self.options.min_interval, self.options.lease);
-        let mut statement = self.connection.prepare_cached(
-            "SELECT id, key, class, since, marked, notified, removed, attempts, due, delay,
-             patient, first, traceparent, checksum FROM marks ORDER BY id",
-        )?;
-        let mut found = statement.query([])?;
-        let (mut count, mut sum) = (0, 0);
-        while let Some(row) = found.next()? {
-            let id: i64 = row.get(0)?;
-            let first: i64 = row.get(11)?;
-            let class = match row.get::<_, i64>(2)? {
-                0 => MarkClass::Notification,
-                _ => MarkClass::Resync,
-            };
-            let mark = RestoredMark {
-                key: rows::key_of(row.get_ref(1)?.as_str().map_err(rows::sql)?, "marks", id)?,
-                id: id as u64,
-                row: row.get(13)?,
-                behind: Behind {
-                    class,
-                    since: UnixMillis(row.get(3)?),
-                    marked: row.get::<_, Option<i64>>(4)?.map(UnixMillis),
-                    notified: row.get::<_, Option<i64>>(5)?.map(UnixMillis),
-                    noticed: (first > 0 || class == MarkClass::Notification).then_some(ticks),
-                    removed: row.get(6)?,
-                    traceparent: row.get::<_, Option<String>>(12)?.map(Into::into),
-                    first: first as u64,
-                    // Which rows were behind it is not stored: all that came in so far may be.
-                    last: if first > 0 {
-                        self.row.journal as u64
-                    } else {
-                        0
-                    },
-                },
-                attempts: row.get(7)?,
-                due_at: UnixMillis(row.get(8)?),
-                delay: std::time::Duration::from_millis(row.get::<_, i64>(9)? as u64),
-                wait: std::time::Duration::ZERO,
-                patient: row.get(10)?,
-            };
-            let expected = mark_checksum(
-                mark.id,
-                mark.key.as_str(),
-                &mark.behind,
-                mark.attempts,
-                mark.due_at,
-                mark.delay,
-                mark.patient,
-            );
-            if expected != mark.row {
-                return Err(Fault::row("marks", id));
-            }
-            count += 1;
-            sum ^= expected;
-            let wait = mark.due_at.since(now).min(mark.delay);
-            marks.restore(RestoredMark { wait, ..mark }, ticks);
-        }
-        if count != self.row.marks || sum != self.row.marks_sum {
-            return Err(Fault::Damaged(format!(
-                "table marks: {count} rows were found, not the {} that were written",
-                self.row.marks
-            )));
-        }
-        self.marks = marks;
-        Ok(())
-    }
-
-    /// Rebuilds the ledger from the journal's tail.
-    fn load_ledger(&mut self, now: UnixMillis) -> Result<()> {
-        let mut ledger = Ledger::new(self.options.ledger_span, self.options.ledger_capacity);
-        let tail = self.row.journal - self.options.ledger_capacity as i64;
-        let horizon = now.before(self.options.ledger_span).0;
-        let from: i64 = {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT seq, received FROM journal WHERE seq > ?1 ORDER BY seq DESC",
-            )?;
-            let mut found = statement.query([tail])?;
-            let mut from = self.row.journal + 1;
-            while let Some(row) = found.next()? {
-                if row.get::<_, i64>(1)? < horizon {
-                    break;
-                }
-                from = row.get(0)?;
-            }
-            from
-        };
-        let mut statement = self.connection.prepare_cached(
-            "SELECT seq, received, rule, key, removed, timestamp, digest, body, disposition,
-             checksum FROM journal WHERE seq >= ?1 ORDER BY seq",
-        )?;
-        let mut found = statement.query([from])?;
-        let mut expected = from;
-        while let Some(row) = found.next()? {
-            let seq: i64 = row.get(0)?;
-            let entry = JournalRow::from_row(row)?;
-            if seq != expected {
-                return Err(Fault::Damaged(format!(
-                    "table journal: row {expected} is missing"
-                )));
-            }
-            expected += 1;
-            if entry.disposition == Disposition::Duplicate {
-                continue;
-            }
-            let rule = NotificationType::ALL
-                .get(entry.rule as usize)
-                .ok_or_else(|| Fault::row("journal", seq))?;
-            let key = entry
-                .key
-                .as_deref()
-                .map(|key| rows::key_of(key, "journal", seq))
-                .transpose()?;
-            let body: Option<Vec<u8>> = match (&key, entry.body) {
-                (None, Some(id)) => self.dead_body(id)?,
-                _ => None,
-            };
-            let mention = ledger.mention(
-                *rule,
-                &entry.digest,
-                key.as_ref(),
-                entry.removed,
-                body.as_deref().unwrap_or_default(),
-            );
-            let received = UnixMillis(entry.received);
-            let seen = ledger.look(mention, received);
-            ledger.note(mention, seen, received);
-        }
-        drop(found);
-        drop(statement);
-        self.ledger = ledger;
-        Ok(())
     }
 
     /// Starts a step, if none is open.
@@ -435,12 +277,17 @@ impl Store {
                 entry.disposition as i64,
                 entry.checksum(seq),
             ])?;
-        self.row.last_notification = self.row.last_notification.max(Some(entry.received));
+        self.note_received(entry.received);
         Ok(())
     }
 
+    /// When the newest authentic notification came in.
+    pub(super) fn note_received(&mut self, time: i64) {
+        self.row.last_notification = self.row.last_notification.max(Some(time));
+    }
+
     /// Pages of the file that hold something, in bytes.
-    fn measure(&self) -> Result<u64> {
+    pub(super) fn measure(&self) -> Result<u64> {
         let pragma = |sql| -> Result<i64> {
             Ok(self
                 .connection
@@ -456,10 +303,14 @@ impl Store {
         self.options.file_bytes().saturating_sub(self.used)
     }
 
+    /// Whether only the reserve is left.
+    pub(super) fn is_short(&self) -> bool {
+        self.room() < self.options.reserve_bytes()
+    }
+
     /// Refuses what is not a mark while only the reserve is left.
     pub(super) fn check_room(&self) -> Result<()> {
-        let reserve = self.options.reserve_bytes();
-        if self.room() < reserve {
+        if self.is_short() {
             return Err(Fault::Full(format!(
                 "{} of {} bytes are in use and the rest is kept for notifications: enlarge the volume, or wait for retention",
                 self.used,
@@ -566,7 +417,7 @@ const fn class_code(class: MarkClass) -> i64 {
     }
 }
 
-fn mark_checksum(
+pub(super) fn mark_checksum(
     id: u64,
     key: &str,
     behind: &Behind,

@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::checkpoint::{BEGIN_FRAMES, LITTLE_FRAMES, checkpoint};
-use super::engine::{Command, Job, Shown, Writes};
+use super::engine::{Command, Job, Shown};
 use super::error::{Fault, Result};
+use super::metrics::Writes;
 use super::schema::PAGE_SIZE;
 use super::store::Store;
 use crate::clock::{Clock, Ticks, UnixMillis};
@@ -129,6 +130,10 @@ impl Writer {
         if let Err(error) = self.shown.check() {
             return answer_all(batch, Some(&error));
         }
+        if let Err(fault) = self.rounds_ended(batch) {
+            self.shown.fail(&StateError::from(fault).to_string());
+            return answer_all(batch, self.shown.check().err().as_ref());
+        }
         let (now, ticks) = self.now();
         let mut error = None;
         if self.pausing() {
@@ -154,13 +159,7 @@ impl Writer {
         let mut calls = 0_u32;
         for command in batch.iter_mut() {
             calls += u32::from(apply(&mut self.store, command, now, ticks)?);
-            match command {
-                Command::Tick => ticked = true,
-                Command::Checkpointed(result) => {
-                    self.round_ended(std::mem::replace(result, Ok(())))?;
-                }
-                _ => {}
-            }
+            ticked |= matches!(command, Command::Tick);
         }
         if self.store.is_open() {
             self.store.commit()?;
@@ -174,6 +173,17 @@ impl Writer {
         }
         if ticked {
             self.tick(now, ticks)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the checkpoint thread's word out of the batch: whatever becomes of the calls, it must
+    /// not be lost with them, or no checkpoint would ever be asked for again.
+    fn rounds_ended(&mut self, batch: &mut Vec<Command>) -> Result<()> {
+        for command in batch.extract_if(.., |command| matches!(command, Command::Checkpointed(_))) {
+            if let Command::Checkpointed(result) = command {
+                self.round_ended(result)?;
+            }
         }
         Ok(())
     }
@@ -257,6 +267,14 @@ impl Writer {
 
     /// Shows the counters; before the answers, so that whoever was answered finds them true.
     fn show(&mut self) {
+        let dropped = std::mem::take(&mut self.store.dropped);
+        if dropped > 0 {
+            self.writes.dropped.inc_by(dropped);
+            tracing::warn!(
+                dropped,
+                "the oldest dead letters were dropped before their time, to keep space for notifications"
+            );
+        }
         let mut stats = self.store.stats();
         stats.full |= self.full_until.is_some();
         self.writes.marks.set(stats.marks as i64);
@@ -367,6 +385,11 @@ fn apply(store: &mut Store, command: &mut Command, now: UnixMillis, ticks: Ticks
             let result = store.put_fact_one(name, value.as_deref());
             keep(job, result)?;
         }
+        Command::KeepSinks(job) => {
+            store.begin(now, ticks)?;
+            let result = store.keep_sinks_one(&job.request);
+            keep(job, result)?;
+        }
         Command::Checkpointed(_) | Command::Tick | Command::Close(_) => return Ok(false),
     }
     Ok(true)
@@ -403,6 +426,7 @@ fn answer_one(
         Command::Sink(job) => answer(*job, error),
         Command::Replay(job) => answer(job, error),
         Command::Fact(job) => answer(job, error),
+        Command::KeepSinks(job) => answer(job, error),
         Command::Checkpointed(_) | Command::Tick => {}
         Command::Close(reply) => return Some(reply),
     }
@@ -444,3 +468,6 @@ fn fail_all_but_accepts(batch: &mut Vec<Command>, error: &StateError) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

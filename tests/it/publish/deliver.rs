@@ -531,6 +531,33 @@ async fn a_sink_that_was_away_too_long_gets_the_newest_of_everything() {
     run.end(&world).await;
 }
 
+/// A sink that is added to a store whose first removals are long gone, and is not well at first.
+#[tokio::test]
+async fn a_new_sink_gets_an_old_store_through_its_window() {
+    let world = World::new();
+    for entity in 0..3000 {
+        world.state.publish(&format!("booking/{entity}"), Some("1"));
+    }
+    world.state.publish("booking/7", None);
+    world.state.forget(3001);
+    let well = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let now = well.clone();
+    let run = world.start(&settings("a", 10), move |_, _| {
+        if now.load(std::sync::atomic::Ordering::SeqCst) {
+            yes()
+        } else {
+            not_well(Class::Connection)
+        }
+    });
+    world.pass(20).await;
+    assert_eq!(world.state.position("a"), SinkPosition::default());
+    well.store(true, std::sync::atomic::Ordering::SeqCst);
+    world.until(300, || world.cursor("a") == 3001).await;
+    assert_eq!(run.sink.by_entity().len(), 2999, "all but the removed one");
+    assert_eq!(run.sink.count(), 2999);
+    run.end(&world).await;
+}
+
 #[tokio::test]
 async fn a_replayed_event_is_found_and_one_no_longer_kept_is_passed_over() {
     let world = World::new();

@@ -163,13 +163,21 @@ impl State for Memory {
         limit: usize,
         bytes: usize,
     ) -> Result<Result<Vec<StoredEvent>, EventsGone>, StateError> {
-        let inner = self.lock();
-        if after < inner.oldest {
+        if after < self.lock().oldest {
             return Ok(Err(EventsGone::Expired));
         }
         if after > *self.head.borrow() {
             return Ok(Err(EventsGone::AheadOfHead));
         }
+        self.kept(after, limit, bytes).await.map(Ok)
+    }
+    async fn kept(
+        &self,
+        after: Sequence,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<StoredEvent>, StateError> {
+        let inner = self.lock();
         let mut left = bytes;
         let mut found: Vec<StoredEvent> = Vec::new();
         for event in inner
@@ -185,7 +193,7 @@ impl State for Memory {
             left = left.saturating_sub(size);
             found.push(event.clone());
         }
-        Ok(Ok(found))
+        Ok(found)
     }
     async fn event(&self, sequence: Sequence) -> Result<Option<StoredEvent>, StateError> {
         Ok(self.lock().events.get(&sequence).cloned())

@@ -147,6 +147,9 @@ impl State for FakeState {
     ) -> Result<Result<Vec<StoredEvent>, EventsGone>, StateError> {
         unreachable!("the receiver only accepts")
     }
+    async fn kept(&self, _: Sequence, _: usize, _: usize) -> Result<Vec<StoredEvent>, StateError> {
+        unreachable!("the receiver only accepts")
+    }
     async fn event(&self, _: Sequence) -> Result<Option<StoredEvent>, StateError> {
         unreachable!("the receiver only accepts")
     }

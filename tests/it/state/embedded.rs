@@ -9,10 +9,12 @@ use std::time::Duration;
 use bellhop::clock::{Clock, SystemClock};
 use bellhop::metrics::Metrics;
 use bellhop::state::embedded::{Engine, OpenError, Options, Store};
-use bellhop::state::{Accepted, EventsGone, MarkClass, Settled, Settlement, State, StateError};
+use bellhop::state::{
+    Accepted, EventsGone, MarkClass, Notification, Settled, Settlement, State, StateError,
+};
 use rusqlite::Connection;
 
-use super::{ManualClock, booking, notification, publish, remove, unchanged};
+use super::{ManualClock, booking, notification, publish, remove};
 
 fn open(dir: &Path) -> Result<Engine, OpenError> {
     let clock = Arc::new(SystemClock::new());
@@ -186,12 +188,12 @@ async fn the_sqlite3_program_opens_it() {
 }
 
 /// A store in memory, driven directly.
-fn store(options: Options, clock: &ManualClock) -> Store {
+pub fn store(options: Options, clock: &ManualClock) -> Store {
     let connection = Connection::open_in_memory().unwrap();
     Store::open(connection, options, clock.now(), clock.ticks()).unwrap()
 }
 
-fn put(store: &mut Store, clock: &ManualClock, id: &str, sum: u64, settlement: &Settlement) {
+pub fn put(store: &mut Store, clock: &ManualClock, id: &str, sum: u64, settlement: &Settlement) {
     let n = notification(&booking(id), sum, clock.now());
     store
         .accept_batch(&[n], clock.now(), clock.ticks())
@@ -207,7 +209,7 @@ fn put(store: &mut Store, clock: &ManualClock, id: &str, sum: u64, settlement: &
     assert_ne!(settled, Settled::Stale);
 }
 
-fn retain(store: &mut Store, clock: &ManualClock) {
+pub fn retain(store: &mut Store, clock: &ManualClock) {
     while store.retain(clock.now(), clock.ticks()).unwrap() {}
     store.verify().unwrap();
 }
@@ -295,59 +297,6 @@ fn the_journal_is_bounded_by_its_share() {
         .unwrap();
     // A quarter of 14 MiB (16 less the log's share) in rows of 256 bytes.
     assert_eq!(rows, 14 * 1024 * 1024 / 4 / 256);
-}
-
-#[test]
-fn a_full_store_refuses_to_publish_and_still_accepts() {
-    let clock = ManualClock::new();
-    let options = Options {
-        size_bytes: 32 << 20,
-        ..Options::default()
-    };
-    let mut store = store(options, &clock);
-    let body = "x".repeat(500_000);
-    let mut refused = None;
-    for n in 0..200 {
-        let n_ = notification(&booking(&n.to_string()), n, clock.now());
-        let accepted = store
-            .accept_batch(&[n_], clock.now(), clock.ticks())
-            .unwrap();
-        assert_eq!(accepted, [Accepted::Marked]);
-        let Some(claim) = store.claim(MarkClass::Notification, clock.ticks()).unwrap() else {
-            continue;
-        };
-        let settled = store.settle(&claim, &publish(&*clock, &body), clock.now(), clock.ticks());
-        if let Err(error) = settled {
-            assert!(matches!(error, StateError::Full(_)), "{error}");
-            refused = Some(claim);
-            break;
-        }
-    }
-    let claim = refused.expect("the quota is finite");
-    // The claim is still good, and what only consumes it goes through.
-    let settled = store
-        .settle(&claim, &unchanged(&*clock), clock.now(), clock.ticks())
-        .unwrap();
-    assert_eq!(settled, Settled::Committed(None));
-    // The reserve takes many notifications, until it is really full; then nothing is lost.
-    let mut accepted = 0_u64;
-    let error = loop {
-        let batch: Vec<_> = (0..500)
-            .map(|n| {
-                let n = accepted + n + 1000;
-                notification(&booking(&n.to_string()), n, clock.now())
-            })
-            .collect();
-        match store.accept_batch(&batch, clock.now(), clock.ticks()) {
-            Ok(_) => accepted += 500,
-            Err(error) => break error,
-        }
-    };
-    assert!(matches!(error, StateError::Full(_)), "{error}");
-    assert!(accepted > 10_000, "{accepted}");
-    store.verify().unwrap();
-    let marks = store.stats().marks;
-    assert!(marks >= accepted, "{marks} of {accepted}");
 }
 
 #[test]
@@ -450,4 +399,72 @@ fn a_lock_file_that_holds_anything_can_be_locked() {
     let mut lock = fs::File::create(dir.path().join("bellhop.lock")).unwrap();
     lock.write_all(&[0xff; 100]).unwrap();
     open(dir.path()).unwrap();
+}
+
+#[tokio::test]
+async fn sinks_that_are_no_more_are_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path()).unwrap();
+    let parked = |sequence: u64| bellhop::state::Parked {
+        sequence,
+        key: booking(&sequence.to_string()),
+        attempts: 2,
+    };
+    for name in ["gone", "kept"] {
+        let commit = bellhop::state::SinkCommit {
+            cursor: 0,
+            park: vec![parked(1), parked(2)],
+            bury: vec![(parked(3), "no".to_owned())],
+            ..Default::default()
+        };
+        engine.commit_sink(name, commit).await.unwrap();
+    }
+    assert_eq!(engine.stats().dead_letters, [0, 0, 2]);
+    engine.keep_sinks(vec!["kept".to_owned()]).await.unwrap();
+    assert_eq!(engine.stats().dead_letters, [0, 0, 1]);
+    assert_eq!(engine.sink("gone").await.unwrap(), Default::default());
+    let position = engine.sink("kept").await.unwrap();
+    assert_eq!(position.parked, [parked(1), parked(2)]);
+    engine.verify().await.unwrap();
+    engine.close().await.unwrap();
+    // What holds back retention is the smallest cursor in this table.
+    let connection = Connection::open(dir.path().join("bellhop.db")).unwrap();
+    let names: String = connection
+        .query_row("SELECT group_concat(name) FROM sinks", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(names, "kept");
+}
+
+/// One captured signature, sent over and over: the history of all others stays.
+#[test]
+fn repeats_do_not_fill_the_journal() {
+    let clock = ManualClock::new();
+    let mut store = store(Options::default(), &clock);
+    let captured = notification(&booking("a"), 7, clock.now());
+    let repeat = |store: &mut Store, times: usize| {
+        clock.advance(Duration::from_secs(1));
+        let again = Notification {
+            received: clock.now(),
+            ..captured.clone()
+        };
+        store
+            .accept_batch(&vec![again; times], clock.now(), clock.ticks())
+            .unwrap()
+    };
+    assert_eq!(repeat(&mut store, 1), [Accepted::Marked]);
+    for _ in 0..20 {
+        let answers = repeat(&mut store, 500);
+        assert_eq!(answers, vec![Accepted::Duplicate; 500]);
+    }
+    let stats = store.stats();
+    assert_eq!(stats.last_notification, Some(clock.now()));
+    assert_eq!(stats.journal, 1 + 10, "the first, and its first repeats");
+    // Another signature is noted as ever.
+    let other = notification(&booking("b"), 8, clock.now());
+    let batch = vec![other; 3];
+    store
+        .accept_batch(&batch, clock.now(), clock.ticks())
+        .unwrap();
+    assert_eq!(store.stats().journal, 11 + 3);
+    store.verify().unwrap();
 }

@@ -260,6 +260,16 @@ impl State for Disk {
             .await
     }
 
+    async fn kept(
+        &self,
+        after: Sequence,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<StoredEvent>, StateError> {
+        self.look(|store, _| store.reader().kept(after, limit, bytes))
+            .await
+    }
+
     async fn event(&self, sequence: Sequence) -> Result<Option<StoredEvent>, StateError> {
         self.look(|store, _| store.reader().event(sequence)).await
     }
