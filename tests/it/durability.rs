@@ -17,6 +17,7 @@
 mod consumer;
 mod kill;
 mod plane;
+mod power;
 
 /// The seed of this run; `BELLHOP_TEST_SEED` repeats one.
 fn seed() -> u64 {
@@ -32,4 +33,10 @@ fn number(name: &str) -> Option<u64> {
         text.parse()
             .unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
     )
+}
+
+/// A folder for a disk that was made up: in memory where that is possible, since what is done to
+/// it needs no durability of its own.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
