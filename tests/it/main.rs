@@ -7,6 +7,7 @@
 )]
 
 mod api;
+mod durability;
 mod pipeline;
 mod provider;
 mod proxies;

@@ -4,6 +4,7 @@
 //! that is refused.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use super::lock::Lock;
 use super::options::Options;
 use super::schema::{self, Kind};
 use super::store::Store;
-use super::{verify, wal};
+use super::verify;
+use super::wal::{self, Log};
 use crate::clock::{Ticks, UnixMillis};
 
 const DATABASE: &str = "bellhop.db";
@@ -44,16 +46,23 @@ pub(super) fn open(
     let lock = Lock::take(&dir.join(LOCK))?;
     let path = dir.join(DATABASE);
     let log = dir.join(format!("{DATABASE}-wal"));
-    if let Some(what) = wal::damage(&log).map_err(io(&log, "cannot read"))? {
-        return Err(OpenError::Damaged { file: log, what });
-    }
+    sync_log(&log).map_err(io(&log, "cannot sync"))?;
+    let commits = match wal::look(&log).map_err(io(&log, "cannot read"))? {
+        Log::Damaged(what) => return Err(OpenError::Damaged { file: log, what }),
+        Log::Sound { commits } => commits,
+    };
     let size = fs::metadata(&path).map_or(0, |found| found.len());
+    let emptied = || OpenError::Damaged {
+        file: path.clone(),
+        what: "it is empty, but its write-ahead log holds commits".to_owned(),
+    };
+    if size == 0 && commits {
+        // SQLite would delete the log.
+        return Err(emptied());
+    }
     let told = |fault| describe(&path, fault);
     let connection = connect(&path, OpenFlags::SQLITE_OPEN_CREATE).map_err(&told)?;
-    match schema::kind(&connection)
-        .map_err(Fault::from)
-        .map_err(&told)?
-    {
+    match schema::kind(&connection).map_err(&told)? {
         Kind::Foreign => return Err(OpenError::Foreign { file: path }),
         Kind::Bellhop(found) if found > schema::VERSION => {
             return Err(OpenError::Newer {
@@ -65,12 +74,8 @@ pub(super) fn open(
         Kind::Bellhop(_) if size <= verify::FULL_CHECK_BYTES => {
             verify::check(&connection).map_err(&told)?;
         }
-        Kind::Empty if size > 0 && log_has_content(&log) => {
-            return Err(OpenError::Damaged {
-                file: path,
-                what: "it is empty, but its write-ahead log is not".to_owned(),
-            });
-        }
+        // Without a commit in the log, the power went while the store was made.
+        Kind::Empty if commits => return Err(emptied()),
         Kind::Bellhop(_) | Kind::Empty => {}
     }
     let store = Store::open_inner(connection, options, now, ticks).map_err(&told)?;
@@ -106,8 +111,14 @@ pub(super) fn open(
     })
 }
 
-fn log_has_content(log: &Path) -> bool {
-    fs::metadata(log).is_ok_and(|found| found.len() > 0)
+/// A killed process may have left a commit in the log that the system holds in memory only. From
+/// here on it is read as truth, shown to consumers and built upon: it must not vanish any more.
+fn sync_log(log: &Path) -> std::io::Result<()> {
+    match File::open(log) {
+        Ok(file) => file.sync_all(),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 fn connect(path: &Path, more: OpenFlags) -> super::error::Result<Connection> {

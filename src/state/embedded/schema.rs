@@ -5,6 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::error::{Fault, Result};
 use super::options::Options;
 
 /// "BELL": names the file type to `file(1)` and to us.
@@ -230,7 +231,7 @@ pub(super) enum Kind {
     Foreign,
 }
 
-pub(super) fn kind(connection: &Connection) -> rusqlite::Result<Kind> {
+pub(super) fn kind(connection: &Connection) -> Result<Kind> {
     let application: i64 =
         connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -239,11 +240,43 @@ pub(super) fn kind(connection: &Connection) -> rusqlite::Result<Kind> {
             row.get(0)
         })
         .optional()?;
-    Ok(match (application, table) {
-        (APPLICATION_ID, Some(_)) => Kind::Bellhop(version),
-        (_, None) => Kind::Empty,
-        _ => Kind::Foreign,
-    })
+    match (application, version, table) {
+        (0, 0, None) => Ok(Kind::Empty),
+        (APPLICATION_ID, 1.., Some(_)) => Ok(Kind::Bellhop(version)),
+        // These three are written in one step: taking what is left for a new file would lose all.
+        (APPLICATION_ID, _, _) => Err(Fault::Damaged(
+            "its header says that it is a store, its schema does not".to_owned(),
+        )),
+        _ => Ok(Kind::Foreign),
+    }
+}
+
+/// Every table, index and view, as it was declared.
+fn declared(connection: &Connection) -> Result<Vec<[String; 4]>> {
+    let mut statement = connection.prepare(
+        "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name",
+    )?;
+    let rows = statement.query_map([], |row| {
+        Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Whether all that [`MIGRATIONS`] declare is there, letter by letter: a declaration is not a row
+/// and has no checksum. What a person added stays out of it.
+pub(super) fn check(connection: &Connection) -> Result<()> {
+    let fresh = Connection::open_in_memory()?;
+    migrate(&fresh, 0)?;
+    let found = declared(connection)?;
+    match declared(&fresh)?
+        .into_iter()
+        .find(|one| !found.contains(one))
+    {
+        None => Ok(()),
+        Some([kind, name, ..]) => Err(Fault::Damaged(format!(
+            "{kind} {name} is not declared as it was"
+        ))),
+    }
 }
 
 /// Brings the schema from `version` to [`VERSION`] within the open transaction.

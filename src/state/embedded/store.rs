@@ -92,6 +92,7 @@ impl Store {
                 return Err(fault);
             }
         }
+        schema::check(&connection)?;
         let row = StoreRow::read(&connection)?;
         let mut store = Self {
             epoch: Epoch(row.epoch.clone()),

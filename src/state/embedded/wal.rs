@@ -3,7 +3,8 @@
 //! Owns: the difference between a log that is *torn* and one that is *damaged*. SQLite ends its
 //! recovery at the first frame whose checksum does not fit, which is right for what a power cut
 //! leaves of a transaction that was never answered, and wrong for a damaged byte in the middle:
-//! all that was answered after it would vanish. Every commit is synced before the next begins, so
+//! all that was answered after it would vanish. Every commit is synced before the next begins (one
+//! that a killed process left unsynced is synced by the next process before it looks, `open`), so
 //! only the last transaction can be torn. A bad frame with a commit *and* further frames of the
 //! same log after it is damage.
 //!
@@ -56,18 +57,28 @@ fn fill(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<bool> {
     }
 }
 
-/// Reads the log through. `Ok(Some(what))`: it is damaged, and opening it would lose commits.
-pub(super) fn damage(path: &Path) -> std::io::Result<Option<String>> {
+/// What a log is found to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Log {
+    /// It can be recovered; `commits`: it holds at least one.
+    Sound { commits: bool },
+    /// Opening it would lose commits, for this reason.
+    Damaged(String),
+}
+
+/// Reads the log through.
+pub(super) fn look(path: &Path) -> std::io::Result<Log> {
+    let nothing = Log::Sound { commits: false };
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(nothing),
         Err(error) => return Err(error),
     };
     let mut file = BufReader::with_capacity(1 << 16, file);
     let mut header = [0; HEADER];
     if !fill(&mut file, &mut header)? {
         // Shorter than a header: no frame was ever written.
-        return Ok(None);
+        return Ok(nothing);
     }
     let magic = word(&header, 0);
     let big_endian = magic & 1 == 1;
@@ -89,7 +100,11 @@ pub(super) fn damage(path: &Path) -> std::io::Result<Option<String>> {
             }
             content |= block[..read].iter().any(|byte| *byte != 0);
         }
-        return Ok(content.then(|| "the header of the write-ahead log does not fit".to_owned()));
+        return Ok(if content {
+            Log::Damaged("the header of the write-ahead log does not fit".to_owned())
+        } else {
+            nothing
+        });
     }
     let salts = &header[16..24].to_vec();
     let mut frame = vec![0; FRAME_HEADER + page_size];
@@ -97,6 +112,7 @@ pub(super) fn damage(path: &Path) -> std::io::Result<Option<String>> {
     let mut index: u64 = 0;
     let mut bad = None;
     let mut commit_after_bad = false;
+    let mut commits = false;
     while fill(&mut file, &mut frame)? {
         index += 1;
         let same_log = frame[8..16] == salts[..];
@@ -106,16 +122,17 @@ pub(super) fn damage(path: &Path) -> std::io::Result<Option<String>> {
                 .add(&frame[FRAME_HEADER..], big_endian);
             if same_log && next == Sum(word(&frame, 16), word(&frame, 20)) {
                 sum = next;
+                commits |= word(&frame, 4) != 0;
                 continue;
             }
             bad = Some(index);
         } else if same_log && commit_after_bad {
             let bad = bad.unwrap_or_default();
-            return Ok(Some(format!(
+            return Ok(Log::Damaged(format!(
                 "frame {bad} of the write-ahead log does not fit, but commits follow it"
             )));
         }
         commit_after_bad |= same_log && word(&frame, 4) != 0;
     }
-    Ok(None)
+    Ok(Log::Sound { commits })
 }

@@ -468,3 +468,52 @@ fn repeats_do_not_fill_the_journal() {
     assert_eq!(store.stats().journal, 11 + 3);
     store.verify().unwrap();
 }
+
+/// As a power cut in the middle of the very first transaction leaves it, and no other.
+#[tokio::test]
+async fn a_store_that_was_being_made_when_the_power_went_opens() {
+    let made = tempfile::tempdir().unwrap();
+    let names = ["bellhop.db", "bellhop.db-wal"];
+    let [file, log] = names.map(|name| made.path().join(name));
+    let connection = Connection::open(&file).unwrap();
+    connection
+        .execute_batch("PRAGMA journal_mode = wal; BEGIN; CREATE TABLE a (b); COMMIT;")
+        .unwrap();
+    let (file, log) = (fs::read(file).unwrap(), fs::read(log).unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let [at, log_at] = names.map(|name| dir.path().join(name));
+    // Not even the page with the header: the log was synced, and the file has vanished.
+    fs::write(&at, b"").unwrap();
+    fs::write(&log_at, &log).unwrap();
+    let error = open(dir.path()).err().unwrap().to_string();
+    assert!(
+        error.contains("its write-ahead log holds commits"),
+        "{error}"
+    );
+    assert_eq!(fs::read(&log_at).unwrap(), log);
+
+    fs::write(&at, &file).unwrap();
+    fs::write(&log_at, &log[..log.len() - 100]).unwrap();
+    let engine = open(dir.path()).unwrap();
+    let now = SystemClock::new().now();
+    engine
+        .accept(notification(&booking("a"), 1, now))
+        .await
+        .unwrap();
+    engine.close().await.unwrap();
+}
+
+/// A header that says "store" over a schema that says "nothing" is not a new store.
+#[tokio::test]
+async fn a_store_without_its_schema_is_not_taken_for_a_new_one() {
+    for at in [104, 63] {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path()).unwrap().close().await.unwrap();
+        let file = dir.path().join("bellhop.db");
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[at] = 0;
+        fs::write(&file, &bytes).unwrap();
+        let error = open(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("is damaged"), "byte {at}: {error}");
+    }
+}
