@@ -217,6 +217,7 @@ impl Life {
                 children: vec![NewMark {
                     key: child(c),
                     class: MarkClass::Resync,
+                    noticed: None,
                 }],
                 ..publish(&self.clock, &data(c, size))
             },
