@@ -22,7 +22,7 @@ fn behind(since: i64) -> Behind {
 fn a_mark_that_stays_does_not_keep_what_is_gone() {
     let key = |id: &str| EntityKey::new(NotificationType::Booking, &[id]).unwrap();
     let mut marks = Marks::new(Duration::ZERO, Duration::from_hours(1));
-    let mut step = |marks: &mut Marks, at: i64, id: &str, after: After| {
+    let step = |marks: &mut Marks, at: i64, id: &str, after: After| {
         let (now, ticks) = (UnixMillis(at), Ticks(at as u64));
         marks.add(&key(id), behind(at), now, ticks);
         let (claim, mark) = marks.claim(MarkClass::Notification, ticks).unwrap();
