@@ -15,4 +15,5 @@ mod receiver;
 mod registration;
 mod run;
 mod simulator;
+mod skip;
 mod state;
