@@ -16,5 +16,6 @@ mod receiver;
 mod registration;
 mod run;
 mod simulator;
+mod skip;
 mod state;
 mod system;

@@ -3,6 +3,8 @@
 //! Owns: the order of calls, the commit, the answers, and when the log is checkpointed. Never
 //! here: an answer before the commit that it speaks of.
 
+mod calls;
+
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,8 +13,10 @@ use rusqlite::ErrorCode;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
+use calls::{answer_all, answer_one, apply, fail_all_but_accepts};
+
 use super::checkpoint::{BEGIN_FRAMES, LITTLE_FRAMES, checkpoint};
-use super::engine::{Command, Job, Shown};
+use super::engine::{Command, Shown};
 use super::error::{Fault, Result};
 use super::metrics::Writes;
 use super::schema::PAGE_SIZE;
@@ -22,9 +26,11 @@ use crate::state::StateError;
 
 /// Calls that share a commit at most: bounds how long the first of them waits.
 const BATCH: usize = 512;
-/// After the disk was found full, how long callers are told so without another try: reading
-/// memory again after each failure must not be all that the process does.
+/// After the disk was found full, how long callers are told so without another try, at least; and
+/// at least so many times as long as reading memory again took: that makes every claim stale and
+/// keeps all waiting, so it must not be all that the process does.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
+const FULL_PAUSE_TIMES: u32 = 10;
 /// Rounds of checkpoints beside the writer before it moves the rest, however much it is.
 const ROUNDS: u32 = 4;
 
@@ -49,8 +55,9 @@ pub(super) struct Writer {
     /// Commits since the last closing one, and whether one came since the last tick.
     unclosed: bool,
     busy: bool,
-    /// Since a commit found no space, until one succeeds: when accepts are tried again.
-    full_until: Option<Instant>,
+    /// Until when accepts, and all other calls that write, are told that there is no space.
+    accepts_pause: Option<Instant>,
+    others_pause: Option<Instant>,
 }
 
 impl Writer {
@@ -72,7 +79,8 @@ impl Writer {
             // After a crash the log may end in a commit that nothing follows.
             unclosed: true,
             busy: false,
-            full_until: None,
+            accepts_pause: None,
+            others_pause: None,
         }
     }
 
@@ -136,10 +144,7 @@ impl Writer {
         }
         let (now, ticks) = self.now();
         let mut error = None;
-        if self.pausing() {
-            let full = StateError::Full("no space left on the volume or in the quota".to_owned());
-            fail_accepts(batch, &full);
-        }
+        self.refuse_while_full(batch);
         if let Err(fault) = self.apply(batch, now, ticks) {
             error = self.fail(fault, batch, now, ticks);
         }
@@ -149,8 +154,27 @@ impl Writer {
         closed
     }
 
-    fn pausing(&self) -> bool {
-        self.full_until.is_some_and(|until| Instant::now() < until)
+    /// Answers what would find no space again. A claim only reads.
+    fn refuse_while_full(&mut self, batch: &mut Vec<Command>) {
+        let now = Instant::now();
+        self.accepts_pause.take_if(|until| *until <= now);
+        self.others_pause.take_if(|until| *until <= now);
+        if self.accepts_pause.is_none() && self.others_pause.is_none() {
+            return;
+        }
+        let full = StateError::Full("no space left on the volume or in the quota".to_owned());
+        for command in std::mem::take(batch) {
+            let pause = match command {
+                Command::Accept(_) => self.accepts_pause,
+                Command::Claim(_) | Command::Tick | Command::Close(_) => None,
+                _ => self.others_pause,
+            };
+            if pause.is_some() {
+                answer_one(command, Some(&full));
+            } else {
+                batch.push(command);
+            }
+        }
     }
 
     fn apply(&mut self, batch: &mut [Command], now: UnixMillis, ticks: Ticks) -> Result<()> {
@@ -163,7 +187,6 @@ impl Writer {
         }
         if self.store.is_open() {
             self.store.commit()?;
-            self.full_until = None;
             self.unclosed = true;
             self.busy = true;
             self.writes
@@ -228,6 +251,7 @@ impl Writer {
     ) -> Option<StateError> {
         let full = is_full(&fault);
         let error = StateError::from(fault);
+        let started = Instant::now();
         if let Err(again) = self.store.roll_back(now, ticks) {
             let again = StateError::from(again);
             self.shown.fail(&format!("{error}; then: {again}"));
@@ -240,16 +264,23 @@ impl Writer {
             return Some(error);
         }
         self.writes.full.inc();
+        let pause = FULL_PAUSE.max(started.elapsed() * FULL_PAUSE_TIMES);
+        let until = Some(Instant::now() + pause);
         let mixed = batch.iter().any(|c| matches!(c, Command::Accept(_)))
             && batch.iter().any(|c| !matches!(c, Command::Accept(_)));
         if mixed {
+            self.others_pause = until;
             fail_all_but_accepts(batch, &error);
             return match self.apply(batch, now, ticks) {
                 Ok(()) => None,
                 Err(fault) => self.fail(fault, batch, now, ticks),
             };
         }
-        self.full_until = Some(Instant::now() + FULL_PAUSE);
+        if batch.iter().any(|c| matches!(c, Command::Accept(_))) {
+            self.accepts_pause = until;
+        }
+        // What is not even enough for a mark is not enough for anything else.
+        self.others_pause = until;
         Some(error)
     }
 
@@ -276,7 +307,7 @@ impl Writer {
             );
         }
         let mut stats = self.store.stats();
-        stats.full |= self.full_until.is_some();
+        stats.full |= self.accepts_pause.is_some() || self.others_pause.is_some();
         self.writes.marks.set(stats.marks as i64);
         self.writes.used_bytes.set(stats.bytes as i64);
         let due = self.store.next_due();
@@ -339,134 +370,6 @@ impl Writer {
 
 fn is_full(fault: &Fault) -> bool {
     matches!(fault, Fault::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
-}
-
-/// Applies one command; `true` when it was a caller's. `Err` ends the whole batch.
-fn apply(store: &mut Store, command: &mut Command, now: UnixMillis, ticks: Ticks) -> Result<bool> {
-    match command {
-        Command::Accept(job) => {
-            if job.answer.is_some() {
-                return Ok(true);
-            }
-            store.begin(now, ticks)?;
-            let result = store.accept_one(&job.request, now, ticks);
-            keep(job, result)?;
-        }
-        Command::Mark(job) => {
-            store.begin(now, ticks)?;
-            let result = store.mark_all(&job.request, now, ticks);
-            keep(job, result)?;
-        }
-        Command::Claim(job) => {
-            let result = store.claim_one(job.request, ticks);
-            keep(job, result)?;
-        }
-        Command::Settle(job) => {
-            store.begin(now, ticks)?;
-            let (claim, settlement) = &job.request;
-            let result = store.settle_one(claim, settlement, now, ticks);
-            keep(job, result)?;
-        }
-        Command::Sink(job) => {
-            store.begin(now, ticks)?;
-            let (name, commit) = &job.request;
-            let result = store.commit_sink_one(name, commit, now);
-            keep(job, result)?;
-        }
-        Command::Replay(job) => {
-            store.begin(now, ticks)?;
-            let (id, exact) = job.request;
-            let result = store.replay_one(id, exact, now, ticks);
-            keep(job, result)?;
-        }
-        Command::Fact(job) => {
-            store.begin(now, ticks)?;
-            let (name, value) = &job.request;
-            let result = store.put_fact_one(name, value.as_deref());
-            keep(job, result)?;
-        }
-        Command::KeepSinks(job) => {
-            store.begin(now, ticks)?;
-            let result = store.keep_sinks_one(&job.request);
-            keep(job, result)?;
-        }
-        Command::Checkpointed(_) | Command::Tick | Command::Close(_) => return Ok(false),
-    }
-    Ok(true)
-}
-
-/// Keeps an answer until the commit. A refusal that changed nothing is an answer too.
-fn keep<Request, Reply>(job: &mut Job<Request, Reply>, result: Result<Reply>) -> Result<()> {
-    match result {
-        Err(fault) if fault.breaks_transaction() => return Err(fault),
-        result => job.answer = Some(result.map_err(StateError::from)),
-    }
-    Ok(())
-}
-
-fn answer<Request, Reply>(job: Job<Request, Reply>, error: Option<&StateError>) {
-    let answer = match (error, job.answer) {
-        (Some(error), _) => Err(error.clone()),
-        (None, Some(answer)) => answer,
-        (None, None) => Err(StateError::Failed("the call was not applied".to_owned())),
-    };
-    // The caller may have given up waiting; what it asked for is done all the same.
-    let _ = job.reply.send(answer);
-}
-
-fn answer_one(
-    command: Command,
-    error: Option<&StateError>,
-) -> Option<tokio::sync::oneshot::Sender<std::result::Result<(), StateError>>> {
-    match command {
-        Command::Accept(job) => answer(*job, error),
-        Command::Mark(job) => answer(job, error),
-        Command::Claim(job) => answer(*job, error),
-        Command::Settle(job) => answer(*job, error),
-        Command::Sink(job) => answer(*job, error),
-        Command::Replay(job) => answer(job, error),
-        Command::Fact(job) => answer(job, error),
-        Command::KeepSinks(job) => answer(job, error),
-        Command::Checkpointed(_) | Command::Tick => {}
-        Command::Close(reply) => return Some(reply),
-    }
-    None
-}
-
-fn answer_all(
-    batch: &mut Vec<Command>,
-    error: Option<&StateError>,
-) -> Option<tokio::sync::oneshot::Sender<std::result::Result<(), StateError>>> {
-    let mut closed = None;
-    for command in batch.drain(..) {
-        closed = answer_one(command, error).or(closed);
-    }
-    closed
-}
-
-fn fail_accepts(batch: &mut [Command], error: &StateError) {
-    for command in batch {
-        if let Command::Accept(job) = command {
-            job.answer = Some(Err(error.clone()));
-        }
-    }
-}
-
-/// Answers all but the accepts and the engine's own commands with `error`.
-fn fail_all_but_accepts(batch: &mut Vec<Command>, error: &StateError) {
-    for command in std::mem::take(batch) {
-        match command {
-            Command::Accept(mut job) => {
-                job.answer = None;
-                batch.push(Command::Accept(job));
-            }
-            Command::Checkpointed(_) | Command::Tick => {}
-            Command::Close(_) => batch.push(command),
-            command => {
-                answer_one(command, Some(error));
-            }
-        }
-    }
 }
 
 #[cfg(test)]

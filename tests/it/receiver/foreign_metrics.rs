@@ -12,11 +12,7 @@ pub fn check(text: &str) {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut child) = spawned else {
-        assert!(
-            std::env::var("CI").as_deref() != Ok("true"),
-            "promtool is missing"
-        );
-        println!("skipped: promtool is missing; install it or set PROMTOOL to its path");
+        crate::skip::without("promtool is missing; install it or set PROMTOOL to its path");
         return;
     };
     child

@@ -6,6 +6,7 @@ use std::sync::{Mutex, OnceLock};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+use super::super::engine::Job;
 use super::*;
 use crate::api::{EntityKey, NotificationType};
 use crate::clock::SystemClock;
@@ -90,4 +91,43 @@ fn a_checkpoint_that_ended_beside_a_failure_is_not_forgotten() {
     limit(&writer, 1 << 20);
     // Nothing was moved, so the log is as long as before: the next round is asked for.
     assert!(asked.try_recv().is_ok(), "no checkpoint is asked for again");
+}
+
+/// Finding the disk full costs reading all memory again: it is not done for every call.
+#[test]
+fn while_the_disk_is_full_calls_are_told_so_without_another_try() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _asked) = writer(&dir.path().join("store.db"));
+    let full = |writer: &mut Writer, next: &mut u64| {
+        let (mut batch, mut answers) = accepts(next);
+        let (reply, mut fact) = oneshot::channel();
+        batch.push(Command::Fact(Job {
+            request: ("fact".to_owned(), Some(vec![0; 100_000])),
+            reply,
+            answer: None,
+        }));
+        writer.batch(&mut batch);
+        let accept = answers.pop().unwrap().try_recv().unwrap();
+        let fact = fact.try_recv().unwrap();
+        let accept = matches!(accept, Err(StateError::Full(_)));
+        (accept, matches!(fact, Err(StateError::Full(_))))
+    };
+    let set = |writer: &Writer, pages: i64| {
+        let connection = &writer.store.connection;
+        let set = connection.pragma(None, "max_page_count", pages, |_| Ok(()));
+        set.unwrap();
+    };
+    let mut next = 0;
+    set(&writer, 1);
+    assert_eq!(full(&mut writer, &mut next), (true, true));
+    let tries = writer.writes.full.get();
+    for _ in 0..5 {
+        assert_eq!(full(&mut writer, &mut next), (true, true));
+    }
+    assert_eq!(writer.writes.full.get(), tries);
+    // Once there is space, all goes on after the pause.
+    set(&writer, 1 << 20);
+    let until = writer.others_pause.max(writer.accepts_pause).unwrap();
+    std::thread::sleep(until.saturating_duration_since(Instant::now()));
+    assert_eq!(full(&mut writer, &mut next), (false, false));
 }
