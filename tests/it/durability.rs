@@ -15,6 +15,7 @@
 //! that its module names.
 
 mod consumer;
+mod flips;
 mod kill;
 mod plane;
 mod power;

@@ -138,7 +138,8 @@ fn describe(path: &Path, fault: Fault) -> OpenError {
                 file,
                 what: "its header is not that of an SQLite database".to_owned(),
             },
-            Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged {
+            // What is asked is fixed: a statement that does not fit finds another schema.
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::Unknown) => OpenError::Damaged {
                 file,
                 what: error.to_string(),
             },

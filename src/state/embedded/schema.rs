@@ -242,7 +242,12 @@ pub(super) fn kind(connection: &Connection) -> Result<Kind> {
         .optional()?;
     match (application, version, table) {
         (0, 0, None) => Ok(Kind::Empty),
-        (APPLICATION_ID, 1.., Some(_)) => Ok(Kind::Bellhop(version)),
+        (APPLICATION_ID, 1.., Some(_)) => {
+            if version == VERSION {
+                check(connection)?;
+            }
+            Ok(Kind::Bellhop(version))
+        }
         // These three are written in one step: taking what is left for a new file would lose all.
         (APPLICATION_ID, _, _) => Err(Fault::Damaged(
             "its header says that it is a store, its schema does not".to_owned(),
@@ -264,7 +269,7 @@ fn declared(connection: &Connection) -> Result<Vec<[String; 4]>> {
 
 /// Whether all that [`MIGRATIONS`] declare is there, letter by letter: a declaration is not a row
 /// and has no checksum. What a person added stays out of it.
-pub(super) fn check(connection: &Connection) -> Result<()> {
+fn check(connection: &Connection) -> Result<()> {
     let fresh = Connection::open_in_memory()?;
     migrate(&fresh, 0)?;
     let found = declared(connection)?;

@@ -92,7 +92,6 @@ impl Store {
                 return Err(fault);
             }
         }
-        schema::check(&connection)?;
         let row = StoreRow::read(&connection)?;
         let mut store = Self {
             epoch: Epoch(row.epoch.clone()),

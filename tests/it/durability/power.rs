@@ -7,7 +7,7 @@
 //!
 //! The shared-memory file is not part of what is durable: after a cut it is absent or noise.
 //!
-//! `BELLHOP_POWER_CUTS` sets the number of cuts (default 400).
+//! `BELLHOP_POWER_CUTS` sets the number of cuts (default 250).
 //!
 //! [`Engine::open`]: bellhop::state::embedded::Engine::open
 
@@ -35,7 +35,7 @@ const CREATION: usize = 120;
 fn what_was_answered_survives_a_power_cut() {
     let seed = super::seed();
     let Some(record) = recorded(seed) else { return };
-    let cuts = super::number("BELLHOP_POWER_CUTS").unwrap_or(400) as usize;
+    let cuts = super::number("BELLHOP_POWER_CUTS").unwrap_or(250) as usize;
     let (tried, wrong) = cut(&record, cuts, false, seed, usize::MAX);
     println!("{} calls recorded, {tried} cuts", record.len());
     assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n"));
