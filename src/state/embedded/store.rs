@@ -16,7 +16,7 @@ use super::rows::{self, JOURNAL, MARK, StoreRow};
 use super::schema::{self, Kind, PAGE_SIZE};
 use crate::api::NotificationType;
 use crate::clock::{Ticks, UnixMillis};
-use crate::state::{Epoch, MarkClass, NewMark, StateError, Stats};
+use crate::state::{Epoch, MarkClass, StateError, Stats};
 
 use super::checksum::Checksum;
 
@@ -30,8 +30,6 @@ pub struct Store {
     committed: StoreRow,
     pub(super) marks: Marks,
     pub(super) ledger: Ledger,
-    /// Children whose marks a planted bug holds back until the next step.
-    pub(super) late_children: Vec<NewMark>,
     open: bool,
     /// Bytes in use at the last look.
     used: u64,
@@ -98,7 +96,6 @@ impl Store {
             row,
             connection,
             options,
-            late_children: Vec::new(),
             open: false,
             used: 0,
             journal_first: 0,
@@ -126,7 +123,6 @@ impl Store {
     fn load(&mut self, now: UnixMillis, ticks: Ticks) -> Result<()> {
         self.row = StoreRow::read(&self.connection)?;
         self.committed = self.row.clone();
-        self.late_children.clear();
         self.load_marks(now, ticks)?;
         self.load_ledger(now)?;
         let first_and_last = |table: &str| {
@@ -286,15 +282,12 @@ impl Store {
     }
 
     /// Starts a step, if none is open.
-    pub(super) fn begin(&mut self, now: UnixMillis, ticks: Ticks) -> Result<()> {
+    pub(super) fn begin(&mut self) -> Result<()> {
         if !self.open {
             self.connection
                 .prepare_cached("BEGIN IMMEDIATE")?
                 .execute([])?;
             self.open = true;
-            for child in std::mem::take(&mut self.late_children) {
-                self.add_mark(&child, now, ticks);
-            }
         }
         Ok(())
     }
@@ -341,7 +334,7 @@ impl Store {
         work: impl FnOnce(&mut Self) -> Result<T>,
     ) -> std::result::Result<T, StateError> {
         let result = self
-            .begin(now, ticks)
+            .begin()
             .and_then(|()| work(self))
             .and_then(|value| self.commit().map(|()| value));
         match result {

@@ -175,7 +175,7 @@ impl Writer {
             self.writes.batch.observe(f64::from(calls));
         }
         if ticked {
-            self.tick(now, ticks)?;
+            self.tick()?;
         }
         Ok(())
     }
@@ -199,11 +199,11 @@ impl Writer {
     }
 
     /// Four times a second.
-    fn tick(&mut self, now: UnixMillis, ticks: Ticks) -> Result<()> {
+    fn tick(&mut self) -> Result<()> {
         self.retaining = true;
         if !std::mem::take(&mut self.busy) && std::mem::take(&mut self.unclosed) {
             // Closes a busy stretch: see `wal` for what it is good for.
-            self.store.begin(now, ticks)?;
+            self.store.begin()?;
             self.store.touch()?;
             self.store.commit()?;
         }
@@ -331,12 +331,12 @@ fn apply(store: &mut Store, command: &mut Command, now: UnixMillis, ticks: Ticks
             if job.answer.is_some() {
                 return Ok(true);
             }
-            store.begin(now, ticks)?;
+            store.begin()?;
             let result = store.accept_one(&job.request, now, ticks);
             keep(job, result)?;
         }
         Command::Mark(job) => {
-            store.begin(now, ticks)?;
+            store.begin()?;
             let result = store.mark_all(&job.request, now, ticks);
             keep(job, result)?;
         }
@@ -345,25 +345,25 @@ fn apply(store: &mut Store, command: &mut Command, now: UnixMillis, ticks: Ticks
             keep(job, result)?;
         }
         Command::Settle(job) => {
-            store.begin(now, ticks)?;
+            store.begin()?;
             let (claim, settlement) = &job.request;
             let result = store.settle_one(claim, settlement, now, ticks);
             keep(job, result)?;
         }
         Command::Sink(job) => {
-            store.begin(now, ticks)?;
+            store.begin()?;
             let (name, commit) = &job.request;
             let result = store.commit_sink_one(name, commit, now);
             keep(job, result)?;
         }
         Command::Replay(job) => {
-            store.begin(now, ticks)?;
+            store.begin()?;
             let (id, exact) = job.request;
             let result = store.replay_one(id, exact, now, ticks);
             keep(job, result)?;
         }
         Command::Fact(job) => {
-            store.begin(now, ticks)?;
+            store.begin()?;
             let (name, value) = &job.request;
             let result = store.put_fact_one(name, value.as_deref());
             keep(job, result)?;
