@@ -61,11 +61,14 @@ struct Plan {
     clock_steps: bool,
     /// One of the provider's machines is an hour ahead.
     future_machine: bool,
-    /// In percent of the deliveries: up to a quarter of an hour late.
+    /// In percent of the deliveries: up to ten minutes late.
     late: u64,
     resync: bool,
     guard: u32,
     retains: bool,
+    /// More bookings are removed at once than the removal guard lets through.
+    purge: bool,
+    backlog: usize,
     calm_at: u64,
 }
 
@@ -99,6 +102,7 @@ impl Plan {
                 cache_ms: some(360_000),
                 two_caches: sim.percent(30),
                 fine_retrieved: sim.percent(50),
+                slow: some(40),
                 endless: some(20),
                 skew_ms: sim.below(240_000) as i64 - 120_000,
             },
@@ -110,9 +114,11 @@ impl Plan {
             future_machine: !clock_steps && sim.percent(40),
             late: some(30),
             resync: sim.percent(20),
-            guard: if sim.percent(80) { 100 } else { 10 },
+            guard: if sim.percent(70) { 100 } else { 10 },
             retains: sim.percent(30),
-            calm_at: 20_000 + sim.below(900_000),
+            purge: sim.percent(3),
+            backlog: if sim.percent(10) { 6 } else { 200_000 },
+            calm_at: 20_000 + sim.below(400_000),
         }
     }
 
@@ -133,6 +139,8 @@ struct World {
     senders: AtomicU64,
     notifications: AtomicU64,
     driving: AtomicU64,
+    /// The writes at the last look at the sinks' places, which cost reads.
+    looked: AtomicU64,
 }
 
 /// Runs the schedule of a seed.
@@ -159,6 +167,7 @@ pub fn run(seed: u64, record: bool) -> Report {
         senders: AtomicU64::new(0),
         notifications: AtomicU64::new(0),
         driving: AtomicU64::new(1),
+        looked: AtomicU64::new(0),
     });
     let crashes = live(&world);
     Report {
@@ -220,6 +229,7 @@ fn live(world: &Arc<World>) -> u64 {
             return crashes;
         }
     }
+    world.compare_list();
     world.watcher.consumer.compare();
     for (shop, _) in &world.shops {
         shop.compare();
@@ -238,6 +248,7 @@ impl World {
         sim.note(7, || "a process starts".into());
         let options = Options {
             retain_events: Duration::from_secs(if self.plan.retains { 120 } else { 604_800 }),
+            max_backlog: self.plan.backlog,
             ..Options::default()
         };
         let disk = Disk::open(sim, connection, options, self.plan.busy);
@@ -340,7 +351,24 @@ impl World {
             && stats.claims == 0
             && stats.dead_letters == [0; 3]
             && self.watcher.cursor() == stats.head
+            && self.looked.swap(self.sim.writes(), Ordering::Relaxed) != self.sim.writes()
             && delivered()
+    }
+
+    /// Whoever lists now has what the provider has.
+    fn compare_list(&self) {
+        let Some(disk) = self.disk() else { return };
+        let newcomer = Consumer::new("newcomer", &self.sim, &self.provider);
+        let origin = super::consumer::origin(disk.epoch());
+        let page = disk.with(|store| store.reader().list(None, None, 10_000));
+        for event in page
+            .and_then(Result::ok)
+            .expect("nothing fails any more")
+            .items
+        {
+            newcomer.take(&origin.structured(&event));
+        }
+        newcomer.compare();
     }
 
     fn truth<T>(&self, look: impl FnOnce(&mut Truth) -> T) -> T {
@@ -355,6 +383,9 @@ impl World {
             self.sim.sleep_ms(self.sim.below(2 * gap)).await;
             self.hazard();
             self.something().await;
+        }
+        if self.plan.purge {
+            self.purge().await;
         }
         let left = self.plan.calm_at.saturating_sub(self.sim.ticks().0);
         self.sim.sleep_ms(left).await;
@@ -412,10 +443,12 @@ impl World {
     fn add_product(self: &Arc<Self>, product: &str) {
         let now = self.sim.ticks().0;
         let supplier = truth::key(Kind::Supplier, &["s"]);
+        let binding = truth::key(Kind::ChannelBinding, &["s", product]);
         if !self.truth(|truth| truth.exists(&supplier)) {
-            self.put(&supplier, now, true, 0);
+            self.put(&supplier, now, Some(&binding), 0);
         }
-        self.put(&truth::key(Kind::Product, &["s", product]), now, true, 0);
+        let key = truth::key(Kind::Product, &["s", product]);
+        self.put(&key, now, Some(&binding), 0);
         let rates: Vec<String> = (0..1 + self.sim.below(3))
             .map(|n| format!("r{n}"))
             .collect();
@@ -429,17 +462,20 @@ impl World {
         let now = self.sim.ticks().0;
         let ids = ["s", product, rate];
         let freesale = u64::from(self.sim.percent(25));
-        self.put(&truth::key(Kind::Rate, &ids), now, true, freesale);
-        self.put(&truth::key(Kind::PriceSchedule, &ids), now, true, 0);
+        let binding = truth::key(Kind::ChannelBinding, &ids[..2]);
+        let with = Some(&binding);
+        self.put(&truth::key(Kind::Rate, &ids), now, with, freesale);
+        self.put(&truth::key(Kind::PriceSchedule, &ids), now, with, 0);
         if freesale == 0 {
-            self.put(&truth::key(Kind::Availability, &ids), now, true, 0);
+            self.put(&truth::key(Kind::Availability, &ids), now, with, 0);
         }
     }
 
     fn remove_rate(&self, product: &str, rate: &str) {
         let ids = ["s", product, rate];
         for kind in [Kind::Rate, Kind::PriceSchedule, Kind::Availability] {
-            self.remove(&truth::key(kind, &ids), true);
+            let binding = truth::key(Kind::ChannelBinding, &ids[..2]);
+            self.remove(&truth::key(kind, &ids), Some(&binding));
         }
     }
 
@@ -450,36 +486,59 @@ impl World {
         let data = json!({"supplierID": "s", "productID": product, "rateIDs": rates});
         let data = (!rates.is_empty()).then_some(data);
         let removed = data.is_none();
-        self.truth(|truth| truth.change(&key, now, false, false, |_, _| data));
+        self.truth(|truth| truth.change(&key, now, None, false, |_, _| data));
         self.tell(&key, removed && self.sim.percent(60));
     }
 
-    fn put(&self, key: &EntityKey, at: u64, with_binding: bool, variant: u64) {
+    fn put(&self, key: &EntityKey, at: u64, with: Option<&EntityKey>, variant: u64) {
         let versioned = !matches!(key.kind(), Kind::PriceSchedule | Kind::Availability)
             && key.as_str().len() % 4 != 0;
         self.truth(|truth| {
-            truth.change(key, at, with_binding, versioned, |number, version| {
+            truth.change(key, at, with, versioned, |number, version| {
                 Some(truth::data(key, number, version, variant))
             })
         });
         self.sim.note(11, || format!("PROVIDER changes {key}"));
     }
 
-    fn update(&self, key: &EntityKey) {
+    fn update(self: &Arc<Self>, key: &EntityKey) {
+        let now = self.sim.ticks().0;
         let freesale = self.truth(|truth| {
-            let data = truth.get(key)?.newest().data.clone()?;
-            (data.get("type")? == "FREESALE").then_some(())
+            let newest = truth
+                .get(key)
+                .and_then(|entity| entity.newest().data.clone());
+            newest.is_some_and(|data| data["type"] == "FREESALE")
         });
         let empty =
             matches!(key.kind(), Kind::Availability | Kind::PriceSchedule) && self.sim.percent(15);
-        let variant = u64::from(freesale.is_some() || empty);
-        self.put(key, self.sim.ticks().0, false, variant);
+        let turns = key.kind() == Kind::Rate && self.sim.percent(25);
+        if self.sim.percent(4) {
+            self.truth(|truth| {
+                if let Some(entity) = truth.entities.get_mut(key) {
+                    entity.base -= 3;
+                }
+            });
+        }
+        let variant = u64::from((freesale != turns) || empty);
+        self.put(key, now, None, variant);
+        if turns {
+            let availability = truth::key(Kind::Availability, &key.ids());
+            if freesale && self.truth(|truth| truth.get(&availability).is_some()) {
+                // Who had it before is not told of it by the rate.
+                self.put(&availability, now, None, 0);
+                self.tell(&availability, false);
+            } else if freesale {
+                self.put(&availability, now, Some(key), 0);
+            } else {
+                self.remove(&availability, Some(key));
+            }
+        }
     }
 
-    fn remove(&self, key: &EntityKey, with_binding: bool) {
+    fn remove(&self, key: &EntityKey, with: Option<&EntityKey>) {
         let now = self.sim.ticks().0;
         if self.truth(|truth| truth.exists(key)) {
-            self.truth(|truth| truth.change(key, now, with_binding, false, |_, _| None));
+            self.truth(|truth| truth.change(key, now, with, false, |_, _| None));
             self.sim.note(12, || format!("PROVIDER removes {key}"));
         }
     }
@@ -506,13 +565,14 @@ impl World {
                 for _ in 0..2 + sim.below(4) {
                     self.update(key);
                     self.tell(key, false);
-                    sim.sleep_ms(sim.below(2_500)).await;
+                    let gap = if sim.percent(50) { 2_500 } else { 9_000 };
+                    sim.sleep_ms(sim.below(gap)).await;
                 }
             }
             65..70 => self.tell(key, false),
             70..90 => self.rebind(),
             _ if key.kind() == Kind::Booking => {
-                self.remove(key, false);
+                self.remove(key, None);
                 self.tell(key, false);
                 if sim.percent(50) {
                     sim.sleep_ms(sim.below(90_000)).await;
@@ -528,9 +588,56 @@ impl World {
         }
     }
 
+    /// More bookings than the guard lets through at once are made, and removed.
+    async fn purge(self: &Arc<Self>) {
+        let keys: Vec<EntityKey> = (0..24)
+            .map(|n| truth::key(Kind::Booking, &[&format!("purged{n}")]))
+            .collect();
+        for key in &keys {
+            self.update(key);
+            self.tell(key, false);
+        }
+        self.sim.sleep_ms(20_000).await;
+        for key in &keys {
+            self.remove(key, None);
+            self.tell(key, false);
+        }
+    }
+
+    /// A product that was withdrawn comes back; its entities are told of one by one.
+    fn bring_back(self: &Arc<Self>, product: &str) {
+        self.add_product(product);
+        let ids = ["s", product];
+        let below: Vec<EntityKey> = self.truth(|truth| {
+            let keys = truth.entities.iter_mut().filter(|(key, entity)| {
+                key.ids().starts_with(&ids)
+                    && key.kind() != Kind::ChannelBinding
+                    && entity.newest().data.is_some()
+            });
+            keys.map(|(key, entity)| {
+                entity.versions.last_mut().expect("made with one").with = None;
+                key.clone()
+            })
+            .collect()
+        });
+        for key in below {
+            self.tell(&key, false);
+        }
+    }
+
     /// A product's rates come and go.
     fn rebind(self: &Arc<Self>) {
         let sim = &self.sim;
+        let withdrawn = self.truth(|truth| {
+            let mut gone = truth.entities.iter().filter(|(key, entity)| {
+                key.kind() == Kind::ChannelBinding && entity.newest().data.is_none()
+            });
+            gone.next().map(|(key, _)| key.ids()[1].to_owned())
+        });
+        if let Some(product) = withdrawn.filter(|_| sim.percent(40)) {
+            self.bring_back(&product);
+            return;
+        }
         let products: Vec<(String, Vec<String>, u64)> = self.truth(|truth| {
             let bindings = truth.entities.iter();
             bindings
@@ -548,6 +655,8 @@ impl World {
         else {
             return;
         };
+        let binding = truth::key(Kind::ChannelBinding, &["s", &product]);
+        let product_key = truth::key(Kind::Product, &["s", &product]);
         match sim.below(10) {
             0..5 => {
                 let rate = format!("n{number}");
@@ -559,14 +668,14 @@ impl World {
                 let rate = rates.remove(sim.below(rates.len() as u64) as usize);
                 self.remove_rate(&product, &rate);
                 if rates.is_empty() {
-                    self.remove(&truth::key(Kind::Product, &["s", &product]), true);
+                    self.remove(&product_key, Some(&binding));
                 }
             }
             _ => {
                 for rate in std::mem::take(&mut rates) {
                     self.remove_rate(&product, &rate);
                 }
-                self.remove(&truth::key(Kind::Product, &["s", &product]), true);
+                self.remove(&product_key, Some(&binding));
             }
         }
         self.bind(&product, &rates);
@@ -612,7 +721,7 @@ impl World {
     async fn send(&self, number: u64, written: u64, notification: Notification) {
         let sim = &self.sim;
         let delay = match sim.below(100) {
-            draw if draw < self.plan.late => 60_000 + sim.below(840_000),
+            draw if draw < self.plan.late => 60_000 + sim.below(540_000),
             draw if draw % 2 == 0 => sim.below(100),
             _ => sim.below(8_000),
         };

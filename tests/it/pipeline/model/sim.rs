@@ -130,6 +130,10 @@ impl Sim {
         inner.crash_writes.remove(&number)
     }
 
+    pub fn writes(&self) -> u64 {
+        self.lock().writes
+    }
+
     pub fn crash(&self) {
         self.lock().crash = true;
     }

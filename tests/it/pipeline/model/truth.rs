@@ -21,8 +21,8 @@ pub struct Version {
     pub data: Option<Value>,
     /// The `version` that its answers carry.
     pub version: Option<i64>,
-    /// Only its binding's notification tells of it: it came or went with the binding.
-    pub with_binding: bool,
+    /// Whose notification tells of it, if not its own: it came or went with that parent.
+    pub with: Option<EntityKey>,
 }
 
 pub struct Entity {
@@ -37,6 +37,9 @@ pub struct Entity {
     pub acknowledged: Vec<u64>,
     /// Whether its answers carry a `version`.
     pub versioned: bool,
+    /// What is added to a state's number to make its `version`; it falls when the provider was
+    /// restored from a backup.
+    pub base: i64,
 }
 
 #[derive(Default)]
@@ -116,7 +119,7 @@ impl Truth {
         &mut self,
         key: &EntityKey,
         at: u64,
-        with_binding: bool,
+        with: Option<&EntityKey>,
         versioned: bool,
         make: impl FnOnce(usize, Option<i64>) -> Option<Value>,
     ) -> usize {
@@ -125,21 +128,22 @@ impl Truth {
                 at: 0,
                 data: None,
                 version: None,
-                with_binding: false,
+                with: None,
             }],
             answered: 0,
             denied: None,
             published: false,
             acknowledged: Vec::new(),
             versioned,
+            base: 0,
         });
         let number = entity.versions.len();
-        let version = entity.versioned.then_some(number as i64);
+        let version = entity.versioned.then_some(number as i64 + entity.base);
         entity.versions.push(Version {
             at,
             data: make(number, version),
             version,
-            with_binding,
+            with: with.cloned(),
         });
         number
     }
@@ -157,14 +161,9 @@ impl Truth {
                 .iter()
                 .any(|written| *written >= last.at)
         };
-        told(entity)
-            || (last.with_binding
-                && binding_of(key).is_some_and(|key| self.get(&key).is_some_and(told)))
+        let parent = last.with.as_ref().and_then(|parent| self.get(parent));
+        // A parent that is gone tells only of what went with it.
+        let tells = |parent: &Entity| parent.newest().data.is_some() || last.data.is_none();
+        told(entity) || parent.is_some_and(|parent| told(parent) && tells(parent))
     }
-}
-
-/// The binding that an entity of the catalogue belongs to.
-pub fn binding_of(key: &EntityKey) -> Option<EntityKey> {
-    let ids = key.ids();
-    (ids.len() >= 2).then(|| self::key(NotificationType::ChannelBinding, &ids[..2]))
 }
