@@ -25,7 +25,7 @@ const SCHEDULES: u64 = 2_000;
 /// After so many that failed, no more are run.
 const MOST_FAILED: usize = 20;
 /// Schedules in which each planted bug must be caught.
-const BUG_SCHEDULES: u64 = 1_000;
+const BUG_SCHEDULES: u64 = 2_000;
 /// Lines of a trace that are printed.
 const TRACE: usize = 400;
 

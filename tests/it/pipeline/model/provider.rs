@@ -416,7 +416,7 @@ impl Reads for Provider {
             self.sim.sleep_ms(500 + self.sim.below(6_000)).await;
         }
         if !self.sim.is_calm() && self.sim.below(1000) < self.temper.endless {
-            self.sim.sleep_ms(301_000 + self.sim.below(120_000)).await;
+            self.sim.sleep_ms(self.sim.beyond_a_lease()).await;
         }
         answer
     }

@@ -6,6 +6,7 @@
 //!
 //! Never here: an assumption about which of Bellhop's ways led to the state of a consumer.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -49,6 +50,10 @@ pub struct Report {
 
 /// What the seed decides at the start.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a toss of its own, none depends on another"
+)]
 struct Plan {
     workers: u64,
     changes: u64,
@@ -56,6 +61,7 @@ struct Plan {
     temper: Temper,
     moods: Vec<Mood>,
     long_pauses: u32,
+    lease_ms: u64,
     crash_writes: u64,
     crashes: u64,
     clock_steps: bool,
@@ -103,11 +109,12 @@ impl Plan {
                 two_caches: sim.percent(30),
                 fine_retrieved: sim.percent(50),
                 slow: some(40),
-                endless: some(20),
+                endless: some(40),
                 skew_ms: sim.below(240_000) as i64 - 120_000,
             },
             moods: vec![mood(), mood()],
             long_pauses: if sim.percent(30) { 10 } else { 0 },
+            lease_ms: if sim.percent(30) { 12_000 } else { 300_000 },
             crash_writes: sim.below(4),
             crashes: sim.below(3),
             clock_steps,
@@ -169,7 +176,16 @@ pub fn run(seed: u64, record: bool) -> Report {
         driving: AtomicU64::new(1),
         looked: AtomicU64::new(0),
     });
-    let crashes = live(&world);
+    let lived = catch_unwind(AssertUnwindSafe(|| live(&world)));
+    let crashes = lived.unwrap_or_else(|panic| {
+        let words = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        sim.fail(format!("a panic: {}", words.unwrap_or("without words")));
+        0
+    });
+    sim.end();
     Report {
         seed,
         failure: sim.failure(),
@@ -184,7 +200,7 @@ pub fn run(seed: u64, record: bool) -> Report {
 /// Until all is quiet, or something is wrong. Gives the number of crashes.
 fn live(world: &Arc<World>) -> u64 {
     let sim = &world.sim;
-    sim.pause_beyond_leases(world.plan.long_pauses);
+    sim.pause_beyond_leases(world.plan.long_pauses, world.plan.lease_ms);
     for _ in 0..world.plan.crash_writes {
         sim.crash_at_write(1 + sim.below(250));
     }
@@ -249,6 +265,7 @@ impl World {
         let options = Options {
             retain_events: Duration::from_secs(if self.plan.retains { 120 } else { 604_800 }),
             max_backlog: self.plan.backlog,
+            lease: Duration::from_millis(self.plan.lease_ms),
             ..Options::default()
         };
         let disk = Disk::open(sim, connection, options, self.plan.busy);
@@ -428,12 +445,12 @@ impl World {
 
     /// The catalogue that is there at the beginning.
     async fn found(self: &Arc<Self>) {
-        for product in 0..1 + self.sim.below(2) {
+        for product in 0..=self.sim.below(2) {
             let product = format!("p{product}");
             self.add_product(&product);
             self.sim.pause().await;
         }
-        for booking in 0..1 + self.sim.below(3) {
+        for booking in 0..=self.sim.below(3) {
             let key = truth::key(Kind::Booking, &[&format!("b{booking}")]);
             self.update(&key);
             self.tell(&key, false);
@@ -449,9 +466,7 @@ impl World {
         }
         let key = truth::key(Kind::Product, &["s", product]);
         self.put(&key, now, Some(&binding), 0);
-        let rates: Vec<String> = (0..1 + self.sim.below(3))
-            .map(|n| format!("r{n}"))
-            .collect();
+        let rates: Vec<String> = (0..=self.sim.below(3)).map(|n| format!("r{n}")).collect();
         for rate in &rates {
             self.add_rate(product, rate);
         }
@@ -492,7 +507,7 @@ impl World {
 
     fn put(&self, key: &EntityKey, at: u64, with: Option<&EntityKey>, variant: u64) {
         let versioned = !matches!(key.kind(), Kind::PriceSchedule | Kind::Availability)
-            && key.as_str().len() % 4 != 0;
+            && !key.as_str().len().is_multiple_of(4);
         self.truth(|truth| {
             truth.change(key, at, with, versioned, |number, version| {
                 Some(truth::data(key, number, version, variant))
@@ -763,7 +778,7 @@ impl World {
                 Err(_) => 503,
             }),
             () = disk.died() => None,
-            () = self.sim.sleep(Duration::from_secs(60)) => None,
+            () = self.sim.sleep(Duration::from_mins(1)) => None,
         }
     }
 }

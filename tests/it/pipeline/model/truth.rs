@@ -14,7 +14,7 @@ use super::sim::BASE;
 
 /// One state of an entity.
 #[derive(Clone)]
-pub struct Version {
+pub struct Snapshot {
     /// Since when, in the model's time.
     pub at: u64,
     /// `None`: it does not exist.
@@ -26,7 +26,7 @@ pub struct Version {
 }
 
 pub struct Entity {
-    pub versions: Vec<Version>,
+    pub versions: Vec<Snapshot>,
     /// Never an older state than this one is answered, where an answer does not show its age.
     pub answered: usize,
     /// The one time that it is denied although it exists: from, until.
@@ -48,7 +48,7 @@ pub struct Truth {
 }
 
 impl Entity {
-    pub fn newest(&self) -> &Version {
+    pub fn newest(&self) -> &Snapshot {
         self.versions.last().expect("made with one")
     }
 
@@ -124,7 +124,7 @@ impl Truth {
         make: impl FnOnce(usize, Option<i64>) -> Option<Value>,
     ) -> usize {
         let entity = self.entities.entry(key.clone()).or_insert_with(|| Entity {
-            versions: vec![Version {
+            versions: vec![Snapshot {
                 at: 0,
                 data: None,
                 version: None,
@@ -139,7 +139,7 @@ impl Truth {
         });
         let number = entity.versions.len();
         let version = entity.versioned.then_some(number as i64 + entity.base);
-        entity.versions.push(Version {
+        entity.versions.push(Snapshot {
             at,
             data: make(number, version),
             version,
