@@ -8,7 +8,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bellhop::api::{EntityKey, NotificationType};
@@ -18,7 +18,7 @@ use bellhop::pipeline::deliver::{Deliverer, DeliveryMetrics};
 use bellhop::pipeline::{Pipeline, PipelineSettings};
 use bellhop::settings::{BackoffPolicy, DeliverySettings, FetchSettings, SinkSettings};
 use bellhop::state::embedded::{Options, Store};
-use bellhop::state::{Accepted, Notification, State};
+use bellhop::state::{Accepted, Epoch, Notification, State};
 use rusqlite::Connection;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,9 @@ use NotificationType as Kind;
 
 /// After the faults end, all must be quiet within this time.
 const QUIET_MS: u64 = 6 * 3_600_000;
+/// Reads for each reason to read: a provider that fails is asked again and again, but not without
+/// bound.
+const MOST_READS: u64 = 12;
 /// More polls than this are a task that turns in circles.
 const MOST_POLLS: u64 = 3_000_000;
 
@@ -143,6 +146,7 @@ struct World {
     watcher: Watcher,
     shops: Vec<(Arc<Consumer>, Mood)>,
     disk: Mutex<Option<Arc<Disk>>>,
+    epoch: OnceLock<Epoch>,
     senders: AtomicU64,
     notifications: AtomicU64,
     driving: AtomicU64,
@@ -171,6 +175,7 @@ pub fn run(seed: u64, record: bool) -> Report {
         provider,
         shops,
         disk: Mutex::new(None),
+        epoch: OnceLock::new(),
         senders: AtomicU64::new(0),
         notifications: AtomicU64::new(0),
         driving: AtomicU64::new(1),
@@ -245,6 +250,10 @@ fn live(world: &Arc<World>) -> u64 {
             return crashes;
         }
     }
+    let (reads, asked) = (world.provider.reads(), world.reasons());
+    if reads > asked * MOST_READS {
+        sim.fail(format!("{reads} reads for {asked} reasons to read"));
+    }
     world.compare_list();
     world.watcher.consumer.compare();
     for (shop, _) in &world.shops {
@@ -269,6 +278,10 @@ impl World {
             ..Options::default()
         };
         let disk = Disk::open(sim, connection, options, self.plan.busy);
+        let epoch = self.epoch.get_or_init(|| disk.epoch().clone());
+        if epoch != disk.epoch() {
+            sim.fail("the epoch changed with a restart".into());
+        }
         *self.disk.lock().unwrap() = Some(disk.clone());
         let metrics = Metrics::new();
         let settings = PipelineSettings {
@@ -370,6 +383,13 @@ impl World {
             && self.watcher.cursor() == stats.head
             && self.looked.swap(self.sim.writes(), Ordering::Relaxed) != self.sim.writes()
             && delivered()
+    }
+
+    /// How often something could have made a read necessary: each state and each notification.
+    fn reasons(&self) -> u64 {
+        let entities = |truth: &mut Truth| truth.entities.values().map(|e| e.versions.len()).sum();
+        let states: usize = self.truth(entities);
+        states as u64 + self.notifications.load(Ordering::Relaxed) + 5
     }
 
     /// Whoever lists now has what the provider has.
