@@ -5,15 +5,19 @@
 //! task runs next. Then all faults end, and every consumer must hold what the provider has.
 //!
 //! - `BELLHOP_MODEL_SCHEDULES=1000000` runs so many (2,000 without it);
+//! - `BELLHOP_MODEL_FIRST=5001` begins with that seed (1 without it);
 //! - `BELLHOP_MODEL_SEED=7` runs that one schedule and prints its trace.
 //!
 //! The oracle is `truth`: what the provider has and had. The second test shows that it can fail:
 //! each planted bug must be caught.
 
+mod changes;
 mod consumer;
 mod disk;
+mod plan;
 mod provider;
 mod schedule;
+mod sender;
 mod sim;
 mod truth;
 
@@ -131,7 +135,7 @@ fn every_planted_bug_is_caught() {
     use bellhop::planted::{Bug, plant};
 
     let only = std::env::var("BELLHOP_MODEL_BUG").ok();
-    let most = number("BELLHOP_MODEL_SCHEDULES").unwrap_or(BUG_SCHEDULES);
+    let most = BUG_SCHEDULES;
     let missed = Mutex::new(Vec::new());
     let chosen = |bug: &Bug| only.as_ref().is_none_or(|only| *only == format!("{bug:?}"));
     in_parallel(Bug::ALL.into_iter().filter(chosen), |bug| {

@@ -1,7 +1,6 @@
 //! One schedule: a world made from a seed, run until all is quiet, and compared with the truth.
 //!
-//! Owns: what changes at the provider and who is told of it, the processes that come and go, the
-//! end of all faults, and the verdict. The resync is off, or asked for nothing that a notification
+//! Owns: the processes that come and go, what it means that all is quiet, and the verdict. The resync is off, or asked for nothing that a notification
 //! would not have told.
 //!
 //! Never here: an assumption about which of Bellhop's ways led to the state of a consumer.
@@ -11,25 +10,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use bellhop::api::{EntityKey, NotificationType};
-use bellhop::clock::{Clock, UnixMillis};
+use bellhop::api::NotificationType as Kind;
+use bellhop::clock::Clock;
 use bellhop::metrics::Metrics;
 use bellhop::pipeline::deliver::{Deliverer, DeliveryMetrics};
 use bellhop::pipeline::{Pipeline, PipelineSettings};
 use bellhop::settings::{BackoffPolicy, DeliverySettings, FetchSettings, SinkSettings};
 use bellhop::state::embedded::{Options, Store};
-use bellhop::state::{Accepted, Epoch, Notification, State};
+use bellhop::state::{Epoch, State};
 use rusqlite::Connection;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::consumer::{Consumer, Mood, Shop, Watcher};
 use super::disk::Disk;
-use super::provider::{Provider, Temper, rate_ids};
+use super::plan::Plan;
+use super::provider::Provider;
 use super::sim::{Owner, Sim};
-use super::truth::{self, Truth};
-
-use NotificationType as Kind;
+use super::truth::Truth;
 
 /// After the faults end, all must be quiet within this time.
 const QUIET_MS: u64 = 6 * 3_600_000;
@@ -51,105 +48,17 @@ pub struct Report {
     pub crashes: u64,
 }
 
-/// What the seed decides at the start.
-#[derive(Debug, Clone)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a toss of its own, none depends on another"
-)]
-struct Plan {
-    workers: u64,
-    changes: u64,
-    busy: u64,
-    temper: Temper,
-    moods: Vec<Mood>,
-    long_pauses: u32,
-    lease_ms: u64,
-    crash_writes: u64,
-    crashes: u64,
-    clock_steps: bool,
-    /// One of the provider's machines is an hour ahead.
-    future_machine: bool,
-    /// In percent of the deliveries: up to ten minutes late.
-    late: u64,
-    resync: bool,
-    guard: u32,
-    retains: bool,
-    /// More bookings are removed at once than the removal guard lets through.
-    purge: bool,
-    backlog: usize,
-    calm_at: u64,
-}
-
-impl Plan {
-    fn draw(sim: &Sim) -> Self {
-        let some = |most: u64| {
-            if sim.percent(50) {
-                sim.below(most + 1)
-            } else {
-                0
-            }
-        };
-        let clock_steps = sim.percent(40);
-        let mood = || Mood {
-            not_well: some(30),
-            fails: some(20),
-            refuses: some(4),
-            hangs: some(5),
-            takes_silently: some(20),
-            chokes: sim.percent(25),
-        };
-        Self {
-            workers: 1 + sim.below(4),
-            changes: 4 + sim.below(14),
-            busy: some(60),
-            temper: Temper {
-                fails: some(30),
-                stale: some(90),
-                denies: some(25),
-                empties: some(60),
-                cache_ms: some(360_000),
-                two_caches: sim.percent(30),
-                fine_retrieved: sim.percent(50),
-                slow: some(40),
-                endless: some(40),
-                skew_ms: sim.below(240_000) as i64 - 120_000,
-            },
-            moods: vec![mood(), mood()],
-            long_pauses: if sim.percent(30) { 10 } else { 0 },
-            lease_ms: if sim.percent(30) { 12_000 } else { 300_000 },
-            crash_writes: sim.below(4),
-            crashes: sim.below(3),
-            clock_steps,
-            future_machine: !clock_steps && sim.percent(40),
-            late: some(30),
-            resync: sim.percent(20),
-            guard: if sim.percent(70) { 100 } else { 10 },
-            retains: sim.percent(30),
-            purge: sim.percent(3),
-            backlog: if sim.percent(10) { 6 } else { 200_000 },
-            calm_at: 20_000 + sim.below(400_000),
-        }
-    }
-
-    /// Two caches tell their answers apart only by milliseconds.
-    fn settled(mut self) -> Self {
-        self.temper.fine_retrieved |= self.temper.two_caches;
-        self
-    }
-}
-
-struct World {
-    sim: Arc<Sim>,
-    plan: Plan,
-    provider: Arc<Provider>,
+pub struct World {
+    pub sim: Arc<Sim>,
+    pub plan: Plan,
+    pub provider: Arc<Provider>,
     watcher: Watcher,
     shops: Vec<(Arc<Consumer>, Mood)>,
     disk: Mutex<Option<Arc<Disk>>>,
     epoch: OnceLock<Epoch>,
-    senders: AtomicU64,
-    notifications: AtomicU64,
-    driving: AtomicU64,
+    pub senders: AtomicU64,
+    pub notifications: AtomicU64,
+    pub driving: AtomicU64,
     /// The writes at the last look at the sinks' places, which cost reads.
     looked: AtomicU64,
 }
@@ -263,7 +172,7 @@ fn live(world: &Arc<World>) -> u64 {
 }
 
 impl World {
-    fn disk(&self) -> Option<Arc<Disk>> {
+    pub fn disk(&self) -> Option<Arc<Disk>> {
         self.disk.lock().unwrap().clone()
     }
 
@@ -408,404 +317,8 @@ impl World {
         newcomer.compare();
     }
 
-    fn truth<T>(&self, look: impl FnOnce(&mut Truth) -> T) -> T {
+    pub fn truth<T>(&self, look: impl FnOnce(&mut Truth) -> T) -> T {
         self.provider.truth(look)
-    }
-
-    /// What happens at the provider, until the faults end; then dead letters are replayed.
-    async fn drive(self: Arc<Self>) {
-        self.found().await;
-        let gap = self.plan.calm_at / (self.plan.changes + 1);
-        for _ in 0..self.plan.changes {
-            self.sim.sleep_ms(self.sim.below(2 * gap)).await;
-            self.hazard();
-            self.something().await;
-        }
-        if self.plan.purge {
-            self.purge().await;
-        }
-        let left = self.plan.calm_at.saturating_sub(self.sim.ticks().0);
-        self.sim.sleep_ms(left).await;
-        self.sim.note(8, || "the faults end".into());
-        self.sim.calm();
-        self.provider.refuse_until(0);
-        self.driving.store(0, Ordering::Relaxed);
-        loop {
-            self.sim.sleep_ms(60_000).await;
-            if let Some(disk) = self.disk() {
-                tokio::select! {
-                    biased;
-                    () = replay_all(&disk) => {}
-                    () = disk.died() => {}
-                }
-            }
-        }
-    }
-
-    /// Something that is nobody's answer: clocks, credentials, crashes.
-    fn hazard(&self) {
-        let sim = &self.sim;
-        let now = sim.ticks().0;
-        if self.plan.clock_steps && sim.percent(40) {
-            let by = [-3_600_000, -1_000, 1_000, 3_600_000][sim.below(4) as usize];
-            let wall = sim.now().0 - super::sim::BASE.0 - now as i64;
-            if (wall + by).abs() <= 3_700_000 {
-                sim.note(9, || format!("our wall clock steps by {by} ms"));
-                sim.step_wall(by);
-            }
-        }
-        if sim.percent(8) {
-            self.provider.refuse_until(now + 1_000 + sim.below(40_000));
-        }
-        if self.plan.crashes > 0 && sim.percent(20) {
-            sim.note(10, || "CRASH".into());
-            sim.crash();
-        }
-    }
-
-    /// The catalogue that is there at the beginning.
-    async fn found(self: &Arc<Self>) {
-        for product in 0..=self.sim.below(2) {
-            let product = format!("p{product}");
-            self.add_product(&product);
-            self.sim.pause().await;
-        }
-        for booking in 0..=self.sim.below(3) {
-            let key = truth::key(Kind::Booking, &[&format!("b{booking}")]);
-            self.update(&key);
-            self.tell(&key, false);
-        }
-    }
-
-    fn add_product(self: &Arc<Self>, product: &str) {
-        let now = self.sim.ticks().0;
-        let supplier = truth::key(Kind::Supplier, &["s"]);
-        let binding = truth::key(Kind::ChannelBinding, &["s", product]);
-        if !self.truth(|truth| truth.exists(&supplier)) {
-            self.put(&supplier, now, Some(&binding), 0);
-        }
-        let key = truth::key(Kind::Product, &["s", product]);
-        self.put(&key, now, Some(&binding), 0);
-        let rates: Vec<String> = (0..=self.sim.below(3)).map(|n| format!("r{n}")).collect();
-        for rate in &rates {
-            self.add_rate(product, rate);
-        }
-        self.bind(product, &rates);
-    }
-
-    fn add_rate(&self, product: &str, rate: &str) {
-        let now = self.sim.ticks().0;
-        let ids = ["s", product, rate];
-        let freesale = u64::from(self.sim.percent(25));
-        let binding = truth::key(Kind::ChannelBinding, &ids[..2]);
-        let with = Some(&binding);
-        self.put(&truth::key(Kind::Rate, &ids), now, with, freesale);
-        self.put(&truth::key(Kind::PriceSchedule, &ids), now, with, 0);
-        if freesale == 0 {
-            self.put(&truth::key(Kind::Availability, &ids), now, with, 0);
-        }
-    }
-
-    fn remove_rate(&self, product: &str, rate: &str) {
-        let ids = ["s", product, rate];
-        for kind in [Kind::Rate, Kind::PriceSchedule, Kind::Availability] {
-            let binding = truth::key(Kind::ChannelBinding, &ids[..2]);
-            self.remove(&truth::key(kind, &ids), Some(&binding));
-        }
-    }
-
-    /// Sets the rates of a product and tells of it.
-    fn bind(self: &Arc<Self>, product: &str, rates: &[String]) {
-        let key = truth::key(Kind::ChannelBinding, &["s", product]);
-        let now = self.sim.ticks().0;
-        let data = json!({"supplierID": "s", "productID": product, "rateIDs": rates});
-        let data = (!rates.is_empty()).then_some(data);
-        let removed = data.is_none();
-        self.truth(|truth| truth.change(&key, now, None, false, |_, _| data));
-        self.tell(&key, removed && self.sim.percent(60));
-    }
-
-    fn put(&self, key: &EntityKey, at: u64, with: Option<&EntityKey>, variant: u64) {
-        let versioned = !matches!(key.kind(), Kind::PriceSchedule | Kind::Availability)
-            && !key.as_str().len().is_multiple_of(4);
-        self.truth(|truth| {
-            truth.change(key, at, with, versioned, |number, version| {
-                Some(truth::data(key, number, version, variant))
-            })
-        });
-        self.sim.note(11, || format!("PROVIDER changes {key}"));
-    }
-
-    fn update(self: &Arc<Self>, key: &EntityKey) {
-        let now = self.sim.ticks().0;
-        let freesale = self.truth(|truth| {
-            let newest = truth
-                .get(key)
-                .and_then(|entity| entity.newest().data.clone());
-            newest.is_some_and(|data| data["type"] == "FREESALE")
-        });
-        let empty =
-            matches!(key.kind(), Kind::Availability | Kind::PriceSchedule) && self.sim.percent(15);
-        let turns = key.kind() == Kind::Rate && self.sim.percent(25);
-        if self.sim.percent(4) {
-            self.truth(|truth| {
-                if let Some(entity) = truth.entities.get_mut(key) {
-                    entity.base -= 3;
-                }
-            });
-        }
-        let variant = u64::from((freesale != turns) || empty);
-        self.put(key, now, None, variant);
-        if turns {
-            let availability = truth::key(Kind::Availability, &key.ids());
-            if freesale && self.truth(|truth| truth.get(&availability).is_some()) {
-                // Who had it before is not told of it by the rate.
-                self.put(&availability, now, None, 0);
-                self.tell(&availability, false);
-            } else if freesale {
-                self.put(&availability, now, Some(key), 0);
-            } else {
-                self.remove(&availability, Some(key));
-            }
-        }
-    }
-
-    fn remove(&self, key: &EntityKey, with: Option<&EntityKey>) {
-        let now = self.sim.ticks().0;
-        if self.truth(|truth| truth.exists(key)) {
-            self.truth(|truth| truth.change(key, now, with, false, |_, _| None));
-            self.sim.note(12, || format!("PROVIDER removes {key}"));
-        }
-    }
-
-    /// One thing changes.
-    async fn something(self: &Arc<Self>) {
-        let sim = &self.sim;
-        let existing: Vec<EntityKey> = self.truth(|truth| {
-            let exists = |(key, entity): (&EntityKey, &truth::Entity)| {
-                let single = key.kind() != Kind::ChannelBinding;
-                (single && entity.newest().data.is_some()).then(|| key.clone())
-            };
-            truth.entities.iter().filter_map(exists).collect()
-        });
-        let Some(key) = existing.get(sim.below(existing.len() as u64) as usize) else {
-            return;
-        };
-        match sim.below(100) {
-            0..50 => {
-                self.update(key);
-                self.tell(key, false);
-            }
-            50..65 => {
-                for _ in 0..2 + sim.below(4) {
-                    self.update(key);
-                    self.tell(key, false);
-                    let gap = if sim.percent(50) { 2_500 } else { 9_000 };
-                    sim.sleep_ms(sim.below(gap)).await;
-                }
-            }
-            65..70 => self.tell(key, false),
-            70..90 => self.rebind(),
-            _ if key.kind() == Kind::Booking => {
-                self.remove(key, None);
-                self.tell(key, false);
-                if sim.percent(50) {
-                    sim.sleep_ms(sim.below(90_000)).await;
-                    self.update(key);
-                    self.tell(key, false);
-                }
-            }
-            _ => {
-                self.update(key);
-                sim.sleep_ms(sim.below(1_000)).await;
-                self.tell(key, false);
-            }
-        }
-    }
-
-    /// More bookings than the guard lets through at once are made, and removed.
-    async fn purge(self: &Arc<Self>) {
-        let keys: Vec<EntityKey> = (0..24)
-            .map(|n| truth::key(Kind::Booking, &[&format!("purged{n}")]))
-            .collect();
-        for key in &keys {
-            self.update(key);
-            self.tell(key, false);
-        }
-        self.sim.sleep_ms(20_000).await;
-        for key in &keys {
-            self.remove(key, None);
-            self.tell(key, false);
-        }
-    }
-
-    /// A product that was withdrawn comes back; its entities are told of one by one.
-    fn bring_back(self: &Arc<Self>, product: &str) {
-        self.add_product(product);
-        let ids = ["s", product];
-        let below: Vec<EntityKey> = self.truth(|truth| {
-            let keys = truth.entities.iter_mut().filter(|(key, entity)| {
-                key.ids().starts_with(&ids)
-                    && key.kind() != Kind::ChannelBinding
-                    && entity.newest().data.is_some()
-            });
-            keys.map(|(key, entity)| {
-                entity.versions.last_mut().expect("made with one").with = None;
-                key.clone()
-            })
-            .collect()
-        });
-        for key in below {
-            self.tell(&key, false);
-        }
-    }
-
-    /// A product's rates come and go.
-    fn rebind(self: &Arc<Self>) {
-        let sim = &self.sim;
-        let withdrawn = self.truth(|truth| {
-            let mut gone = truth.entities.iter().filter(|(key, entity)| {
-                key.kind() == Kind::ChannelBinding && entity.newest().data.is_none()
-            });
-            gone.next().map(|(key, _)| key.ids()[1].to_owned())
-        });
-        if let Some(product) = withdrawn.filter(|_| sim.percent(40)) {
-            self.bring_back(&product);
-            return;
-        }
-        let products: Vec<(String, Vec<String>, u64)> = self.truth(|truth| {
-            let bindings = truth.entities.iter();
-            bindings
-                .filter(|(key, _)| key.kind() == Kind::ChannelBinding)
-                .map(|(key, entity)| {
-                    let rates = rate_ids(entity.newest().data.as_ref());
-                    (key.ids()[1].to_owned(), rates, entity.versions.len() as u64)
-                })
-                .filter(|(_, rates, _)| !rates.is_empty())
-                .collect()
-        });
-        let Some((product, mut rates, number)) = products
-            .get(sim.below(products.len() as u64) as usize)
-            .cloned()
-        else {
-            return;
-        };
-        let binding = truth::key(Kind::ChannelBinding, &["s", &product]);
-        let product_key = truth::key(Kind::Product, &["s", &product]);
-        match sim.below(10) {
-            0..5 => {
-                let rate = format!("n{number}");
-                self.add_rate(&product, &rate);
-                rates.push(rate);
-                rates.sort_unstable();
-            }
-            5..8 => {
-                let rate = rates.remove(sim.below(rates.len() as u64) as usize);
-                self.remove_rate(&product, &rate);
-                if rates.is_empty() {
-                    self.remove(&product_key, Some(&binding));
-                }
-            }
-            _ => {
-                for rate in std::mem::take(&mut rates) {
-                    self.remove_rate(&product, &rate);
-                }
-                self.remove(&product_key, Some(&binding));
-            }
-        }
-        self.bind(&product, &rates);
-    }
-
-    /// Notifications of an entity, written now; some never are.
-    fn tell(self: &Arc<Self>, key: &EntityKey, removed: bool) {
-        let sim = &self.sim;
-        if sim.percent(8) {
-            sim.note(13, || format!("nobody is told of {key}"));
-            return;
-        }
-        let number = self.notifications.fetch_add(1, Ordering::Relaxed) + 1;
-        let machine = if self.plan.future_machine && sim.percent(40) {
-            3_600_000
-        } else {
-            0
-        };
-        let written = sim.ticks().0;
-        let timestamp = UnixMillis(self.provider.now().0 + machine).as_secs();
-        let notification = Notification {
-            rule: key.kind(),
-            key: Some(key.clone()),
-            removed,
-            sum: (number << 8).to_be_bytes().repeat(4),
-            timestamp: UnixMillis::from_secs(timestamp),
-            received: UnixMillis(0),
-            body: bytes::Bytes::new(),
-            traceparent: None,
-        };
-        let copies = if sim.percent(30) { 2 + sim.below(2) } else { 1 };
-        for _ in 0..copies {
-            self.senders.fetch_add(1, Ordering::Relaxed);
-            let (world, notification) = (self.clone(), notification.clone());
-            sim.spawn(Owner::World, async move {
-                world.send(number, written, notification).await;
-                world.senders.fetch_sub(1, Ordering::Relaxed);
-            });
-        }
-    }
-
-    /// Delivers one copy as the provider does: three more attempts, on retriable answers only.
-    async fn send(&self, number: u64, written: u64, notification: Notification) {
-        let sim = &self.sim;
-        let delay = match sim.below(100) {
-            draw if draw < self.plan.late => 60_000 + sim.below(540_000),
-            draw if draw % 2 == 0 => sim.below(100),
-            _ => sim.below(8_000),
-        };
-        sim.sleep_ms(delay).await;
-        let key = notification.key.clone().expect("all name one");
-        for attempt in 0..4 {
-            let answer = self.deliver(&notification).await;
-            sim.note(14, || {
-                format!("notification {number} of {key}, attempt {attempt} -> {answer:?}")
-            });
-            match answer {
-                Some(200) => {
-                    self.truth(|truth| {
-                        if let Some(entity) = truth.entities.get_mut(&key) {
-                            entity.acknowledged.push(written);
-                        }
-                    });
-                    return;
-                }
-                Some(_) => sim.sleep_ms([3_000, 20_000, 120_000, 0][attempt]).await,
-                None => return,
-            }
-        }
-    }
-
-    /// The status of the answer; `None` when the connection broke or nothing came in time.
-    async fn deliver(&self, notification: &Notification) -> Option<u16> {
-        let disk = self.disk()?;
-        let notification = Notification {
-            received: self.sim.now(),
-            ..notification.clone()
-        };
-        tokio::select! {
-            biased;
-            accepted = disk.accept(notification) => Some(match accepted {
-                Ok(Accepted::Replayed) => 401,
-                Ok(Accepted::BacklogFull) => 429,
-                Ok(_) => 200,
-                Err(_) => 503,
-            }),
-            () = disk.died() => None,
-            () = self.sim.sleep(Duration::from_mins(1)) => None,
-        }
-    }
-}
-
-async fn replay_all(disk: &Disk) {
-    for letter in disk.dead_letters(0, 1000).await.unwrap_or_default() {
-        let _ = disk.replay(letter.id, false).await;
     }
 }
 
