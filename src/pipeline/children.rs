@@ -31,6 +31,27 @@ pub(super) fn reserved(rate: &str) -> bool {
         .is_some_and(|kind| kind.as_str() == Some(RESERVED))
 }
 
+/// What there is of a rate.
+const RATE_KINDS: [NotificationType; 3] = [
+    NotificationType::Rate,
+    NotificationType::Availability,
+    NotificationType::PriceSchedule,
+];
+
+#[derive(serde::Deserialize)]
+struct Binding {
+    #[serde(rename = "rateIDs", default)]
+    rates: Vec<String>,
+}
+
+/// The rates of a binding as consumers have it.
+fn former_rates(claim: &Claim) -> Vec<String> {
+    live(claim)
+        .and_then(|binding| serde_json::from_slice::<Binding>(binding.data.as_deref()?).ok())
+        .map(|binding| binding.rates)
+        .unwrap_or_default()
+}
+
 /// Which children a parent makes necessary.
 #[derive(Clone, Copy)]
 enum Wanted {
@@ -81,13 +102,14 @@ pub(super) async fn children_of(
             children.of_rate(reserved(document.data.get())).await?;
         }
         (NotificationType::Rate, _) if gone => {
-            let ids = claim.key.ids();
-            children
-                .add_wanted(Wanted::Known, NotificationType::Availability, &ids)
-                .await?;
-            children
-                .add_wanted(Wanted::Known, NotificationType::PriceSchedule, &ids)
-                .await?;
+            for kind in [
+                NotificationType::Availability,
+                NotificationType::PriceSchedule,
+            ] {
+                children
+                    .add_wanted(Wanted::All, kind, &claim.key.ids())
+                    .await?;
+            }
         }
         _ => {}
     }
@@ -132,20 +154,25 @@ impl Children<'_> {
     /// Marks what consumers have of a product's rates that are not among `listed`.
     async fn add_unlisted(
         &mut self,
-        product: &[&str],
+        product: &[&str; 2],
         listed: &BTreeMap<&str, &ListItem>,
     ) -> Result<(), StateError> {
-        for kind in [
-            NotificationType::Rate,
-            NotificationType::Availability,
-            NotificationType::PriceSchedule,
-        ] {
+        for kind in RATE_KINDS {
             let known = self.state.known(kind, product).await?;
             let unlisted = known.into_iter().filter(|key| {
                 let rate = key.ids().last().copied().unwrap_or_default();
                 !listed.contains_key(rate)
             });
             self.marks.extend(unlisted);
+        }
+        // A read of a rate that was listed may be on its way, and not be known yet.
+        for rate in former_rates(self.claim) {
+            if !listed.contains_key(rate.as_str()) {
+                let ids = [product[0], product[1], rate.as_str()];
+                for kind in RATE_KINDS {
+                    self.add_wanted(Wanted::All, kind, &ids).await?;
+                }
+            }
         }
         Ok(())
     }
@@ -183,18 +210,21 @@ impl Children<'_> {
             self.add_wanted(availability, NotificationType::Availability, &ids)
                 .await?;
         }
-        self.add_unlisted(&ids, &listed).await
+        self.add_unlisted(&[supplier, product], &listed).await
     }
 
     async fn of_gone_binding(&mut self) -> Result<(), StateError> {
         let claim = self.claim;
         let ids = claim.key.ids();
-        let supplier = ids.first().copied().unwrap_or_default();
-        self.add_wanted(Wanted::Known, NotificationType::Supplier, &[supplier])
+        let [supplier, product] = ids[..] else {
+            return Ok(());
+        };
+        self.add_wanted(Wanted::All, NotificationType::Supplier, &[supplier])
             .await?;
-        self.add_wanted(Wanted::Known, NotificationType::Product, &ids)
+        self.add_wanted(Wanted::All, NotificationType::Product, &ids)
             .await?;
-        self.add_unlisted(&ids, &BTreeMap::new()).await
+        self.add_unlisted(&[supplier, product], &BTreeMap::new())
+            .await
     }
 
     async fn of_rate(&mut self, reserved: bool) -> Result<(), StateError> {
@@ -206,8 +236,15 @@ impl Children<'_> {
             self.add_wanted(Wanted::New, NotificationType::Availability, &ids)
                 .await?;
         } else {
-            // It may have been RESERVED before.
-            self.add_wanted(Wanted::Known, NotificationType::Availability, &ids)
+            let before = live(claim).and_then(|rate| rate.data.as_deref());
+            let was_reserved =
+                before.is_some_and(|rate| std::str::from_utf8(rate).is_ok_and(self::reserved));
+            let wanted = if was_reserved {
+                Wanted::All
+            } else {
+                Wanted::Known
+            };
+            self.add_wanted(wanted, NotificationType::Availability, &ids)
                 .await?;
         }
         Ok(())
