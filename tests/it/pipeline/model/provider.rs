@@ -263,7 +263,8 @@ impl Provider {
         let since = inner.empty.get(key).copied();
         let nothing_cached = match since {
             Some(since) => now < since + 4_000,
-            None => self.chance(self.temper.empties),
+            // What was truly empty would confirm it.
+            None => !entity.was_empty() && self.chance(self.temper.empties),
         };
         if nothing_cached {
             inner.empty.entry(key.clone()).or_insert(now);

@@ -21,7 +21,7 @@ use bellhop::state::{Epoch, State};
 use rusqlite::Connection;
 use tokio_util::sync::CancellationToken;
 
-use super::consumer::{Consumer, Mood, Shop, Watcher};
+use super::consumer::{Consumer, Mood, RETRY, Shop, Watcher};
 use super::disk::Disk;
 use super::plan::Plan;
 use super::provider::Provider;
@@ -75,10 +75,10 @@ pub fn run(seed: u64, record: bool) -> Report {
         .moods
         .iter()
         .zip(["orders", "stock"])
-        .map(|(mood, name)| (Consumer::new(name, &sim, &provider), mood.clone()))
+        .map(|(mood, name)| (Consumer::new(name, false, &sim, &provider), mood.clone()))
         .collect();
     let world = Arc::new(World {
-        watcher: Watcher::new(Consumer::new("feed", &sim, &provider)),
+        watcher: Watcher::new(Consumer::new("feed", true, &sim, &provider)),
         sim: sim.clone(),
         plan,
         provider,
@@ -304,7 +304,7 @@ impl World {
     /// Whoever lists now has what the provider has.
     fn compare_list(&self) {
         let Some(disk) = self.disk() else { return };
-        let newcomer = Consumer::new("newcomer", &self.sim, &self.provider);
+        let newcomer = Consumer::new("newcomer", true, &self.sim, &self.provider);
         let origin = super::consumer::origin(disk.epoch());
         let page = disk.with(|store| store.reader().list(None, None, 10_000));
         for event in page
@@ -330,7 +330,7 @@ fn sink_settings(name: &str) -> SinkSettings {
         headers_dir: None,
         ca_file: None,
         delivery: DeliverySettings {
-            retry: 5,
+            retry: RETRY,
             backoff_policy: BackoffPolicy::Exponential,
             backoff_delay: Duration::from_secs(1),
             timeout: Duration::from_secs(10),

@@ -60,6 +60,12 @@ impl Entity {
             .unwrap_or(0)
     }
 
+    /// Whether it ever said nothing at all.
+    pub fn was_empty(&self) -> bool {
+        let empty = Some(json!({"availability": []}));
+        self.versions.iter().any(|version| version.data == empty)
+    }
+
     /// Whether it was there, then gone.
     pub fn was_removed(&self) -> bool {
         self.versions
