@@ -242,8 +242,7 @@ impl Pipeline {
         let mut settlement = self.decide(claim, &answer, &context);
         let children = loop {
             let state = self.state.as_ref();
-            match children::children_of(state, &self.covered, claim, &answer, &mut settlement).await
-            {
+            match children::children_of(state, &self.covered, claim, &answer, &settlement).await {
                 Ok(children) => break children,
                 Err(error) => self.store_trouble("look up children", error).await?,
             }
@@ -254,12 +253,11 @@ impl Pipeline {
             settlement.children = children;
             Vec::new()
         };
-        if settlement.outcome == Outcome::Unchanged && planted(Bug::UnchangedKeepsClaim) {
-            return Ok(());
-        }
         let settled = self.settle(claim, settlement, &context).await?;
         if !late.is_empty() && settled {
-            self.state.mark(late).await?;
+            while let Err(error) = self.state.mark(late.clone()).await {
+                self.store_trouble("mark children", error).await?;
+            }
         }
         Ok(())
     }

@@ -8,8 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::commit::{live, memo_of};
-use super::memo::Memo;
+use super::commit::live;
 use crate::api::{EntityKey, NotificationType};
 use crate::provider::{Answer, ListItem, ReadError};
 use crate::state::{ChangeKind, Claim, MarkAfter, NewMark, Outcome, Settlement, State, StateError};
@@ -46,7 +45,39 @@ pub(super) fn reserved(rate: &str) -> bool {
         .is_some_and(|kind| kind.as_str() == Some(RESERVED))
 }
 
-/// Collects child marks.
+/// What there is of a rate.
+const RATE_KINDS: [NotificationType; 3] = [
+    NotificationType::Rate,
+    NotificationType::Availability,
+    NotificationType::PriceSchedule,
+];
+
+#[derive(serde::Deserialize)]
+struct Binding {
+    #[serde(rename = "rateIDs", default)]
+    rates: Vec<String>,
+}
+
+/// The rates of a binding as consumers have it.
+fn former_rates(claim: &Claim) -> Vec<String> {
+    live(claim)
+        .and_then(|binding| serde_json::from_slice::<Binding>(binding.data.as_deref()?).ok())
+        .map(|binding| binding.rates)
+        .unwrap_or_default()
+}
+
+/// Which children a parent makes necessary.
+#[derive(Clone, Copy)]
+enum Wanted {
+    All,
+    /// Those that consumers do not have.
+    New,
+    /// Those that consumers have.
+    Known,
+}
+
+/// Collects child marks. An identifier that no key can hold is left alone: the provider could not
+/// be asked for it.
 struct Children<'a> {
     state: &'a dyn State,
     covered: &'a [NotificationType],
@@ -54,13 +85,13 @@ struct Children<'a> {
     marks: BTreeSet<EntityKey>,
 }
 
-/// The children of a decided settlement. Also notes in its memo whether a rate is RESERVED.
+/// The children of a decided settlement.
 pub(super) async fn children_of(
     state: &dyn State,
     covered: &[NotificationType],
     claim: &Claim,
     answer: &Result<Answer, ReadError>,
-    settlement: &mut Settlement,
+    settlement: &Settlement,
 ) -> Result<Vec<NewMark>, StateError> {
     let mut children = Children {
         state,
@@ -82,22 +113,17 @@ pub(super) async fn children_of(
         }
         (NotificationType::ChannelBinding, _) if gone => children.of_gone_binding().await?,
         (NotificationType::Rate, Ok(Answer::One(document))) if committed => {
-            let now = reserved(document.data.get());
-            children.of_rate(now).await?;
-            if let Some(bytes) = &mut settlement.memo {
-                let mut memo = Memo::decode(bytes);
-                memo.reserved = now;
-                *bytes = memo.encode();
-            }
+            children.of_rate(reserved(document.data.get())).await?;
         }
         (NotificationType::Rate, _) if gone => {
-            let ids = claim.key.ids();
-            children
-                .add_known(NotificationType::Availability, &ids)
-                .await?;
-            children
-                .add_known(NotificationType::PriceSchedule, &ids)
-                .await?;
+            for kind in [
+                NotificationType::Availability,
+                NotificationType::PriceSchedule,
+            ] {
+                children
+                    .add_wanted(Wanted::All, kind, &claim.key.ids())
+                    .await?;
+            }
         }
         _ => {}
     }
@@ -113,59 +139,43 @@ pub(super) async fn children_of(
 }
 
 impl Children<'_> {
-    /// Marks an entity of a covered type. An identifier that no key can hold is left alone: the
-    /// provider could not be asked for it.
-    fn add(&mut self, kind: NotificationType, ids: &[&str]) {
-        if self.covered.contains(&kind)
-            && let Ok(key) = EntityKey::new(kind, ids)
-        {
-            self.marks.insert(key);
-        }
-    }
-
     async fn is_known(&self, key: &EntityKey) -> Result<bool, StateError> {
         let newest = self.state.entity(key).await?;
         Ok(newest.is_some_and(|event| event.change != ChangeKind::Removed))
     }
 
-    /// Marks it if consumers do not have it.
-    async fn add_new(&mut self, kind: NotificationType, ids: &[&str]) -> Result<(), StateError> {
-        if let Ok(key) = EntityKey::new(kind, ids)
-            && self.covered.contains(&kind)
-            && !self.is_known(&key).await?
-        {
-            self.marks.insert(key);
-        }
-        Ok(())
-    }
-
-    /// Marks a listed rate if consumers do not have it, or have an older version: the notification
-    /// of a binding names the product also when only a rate below it changed.
-    async fn add_rate_of_list(&mut self, ids: &[&str], item: &ListItem) -> Result<(), StateError> {
+    /// Marks a listed rate of which consumers have an older version: the notification of a binding
+    /// names the product also when only a rate below it changed (provider reference §3.2).
+    async fn add_newer(&mut self, ids: &[&str], item: &ListItem) -> Result<(), StateError> {
         let Ok(key) = EntityKey::new(NotificationType::Rate, ids) else {
             return Ok(());
         };
-        if !self.covered.contains(&NotificationType::Rate) {
-            return Ok(());
-        }
         let known = self.state.entity(&key).await?.and_then(|event| event.data);
-        let newer = match known {
-            None => true,
-            Some(known) => version(item.data.get().as_bytes())
-                .zip(version(&known))
-                .is_some_and(|(listed, known)| listed > known),
-        };
-        if newer {
+        let newer = version(item.data.get().as_bytes())
+            .zip(known.as_deref().and_then(version))
+            .is_some_and(|(listed, known)| listed > known);
+        if newer && self.covered.contains(&NotificationType::Rate) {
             self.marks.insert(key);
         }
         Ok(())
     }
 
-    /// Marks it if consumers have it.
-    async fn add_known(&mut self, kind: NotificationType, ids: &[&str]) -> Result<(), StateError> {
-        if let Ok(key) = EntityKey::new(kind, ids)
-            && self.is_known(&key).await?
-        {
+    /// Marks it, if it is wanted.
+    async fn add_wanted(
+        &mut self,
+        wanted: Wanted,
+        kind: NotificationType,
+        ids: &[&str],
+    ) -> Result<(), StateError> {
+        let Ok(key) = EntityKey::new(kind, ids) else {
+            return Ok(());
+        };
+        let fits = match wanted {
+            Wanted::All => true,
+            Wanted::New => !self.is_known(&key).await?,
+            Wanted::Known => self.is_known(&key).await?,
+        };
+        if fits && self.covered.contains(&kind) {
             self.marks.insert(key);
         }
         Ok(())
@@ -174,20 +184,25 @@ impl Children<'_> {
     /// Marks what consumers have of a product's rates that are not among `listed`.
     async fn add_unlisted(
         &mut self,
-        product: &[&str],
+        product: &[&str; 2],
         listed: &BTreeMap<&str, &ListItem>,
     ) -> Result<(), StateError> {
-        for kind in [
-            NotificationType::Rate,
-            NotificationType::Availability,
-            NotificationType::PriceSchedule,
-        ] {
+        for kind in RATE_KINDS {
             let known = self.state.known(kind, product).await?;
             let unlisted = known.into_iter().filter(|key| {
                 let rate = key.ids().last().copied().unwrap_or_default();
                 !listed.contains_key(rate)
             });
             self.marks.extend(unlisted);
+        }
+        // A read of a rate that was listed may be on its way, and not be known yet.
+        for rate in former_rates(self.claim) {
+            if !listed.contains_key(rate.as_str()) {
+                let ids = [product[0], product[1], rate.as_str()];
+                for kind in RATE_KINDS {
+                    self.add_wanted(Wanted::All, kind, &ids).await?;
+                }
+            }
         }
         Ok(())
     }
@@ -198,55 +213,70 @@ impl Children<'_> {
         let [supplier, product] = ids[..] else {
             return Ok(());
         };
-        let first_seen = live(claim).is_none();
-        if first_seen {
-            self.add(NotificationType::Supplier, &[supplier]);
-            self.add(NotificationType::Product, &ids);
+        // All of a binding's entities when it is first seen, then those that are new.
+        let wanted = if live(claim).is_none() {
+            Wanted::All
         } else {
-            self.add_new(NotificationType::Supplier, &[supplier])
-                .await?;
-            self.add_new(NotificationType::Product, &ids).await?;
-        }
+            Wanted::New
+        };
+        self.add_wanted(wanted, NotificationType::Supplier, &[supplier])
+            .await?;
+        self.add_wanted(wanted, NotificationType::Product, &ids)
+            .await?;
         let listed: BTreeMap<&str, &ListItem> =
             items.iter().map(|item| (item.id.as_str(), item)).collect();
         for (rate, item) in &listed {
             let ids = [supplier, product, rate];
-            let reserved = reserved(item.data.get());
-            if first_seen {
-                self.add(NotificationType::Rate, &ids);
-                self.add(NotificationType::PriceSchedule, &ids);
-                if reserved {
-                    self.add(NotificationType::Availability, &ids);
-                }
+            self.add_wanted(wanted, NotificationType::Rate, &ids)
+                .await?;
+            self.add_newer(&ids, item).await?;
+            self.add_wanted(wanted, NotificationType::PriceSchedule, &ids)
+                .await?;
+            // Of a rate that is not RESERVED, what was there while it was.
+            let availability = if reserved(item.data.get()) {
+                wanted
             } else {
-                self.add_rate_of_list(&ids, item).await?;
-                self.add_new(NotificationType::PriceSchedule, &ids).await?;
-                if reserved {
-                    self.add_new(NotificationType::Availability, &ids).await?;
-                }
-            }
+                Wanted::Known
+            };
+            self.add_wanted(availability, NotificationType::Availability, &ids)
+                .await?;
         }
-        self.add_unlisted(&ids, &listed).await
+        self.add_unlisted(&[supplier, product], &listed).await
     }
 
     async fn of_gone_binding(&mut self) -> Result<(), StateError> {
         let claim = self.claim;
         let ids = claim.key.ids();
-        let supplier = ids.first().copied().unwrap_or_default();
-        self.add_known(NotificationType::Supplier, &[supplier])
+        let [supplier, product] = ids[..] else {
+            return Ok(());
+        };
+        self.add_wanted(Wanted::All, NotificationType::Supplier, &[supplier])
             .await?;
-        self.add_known(NotificationType::Product, &ids).await?;
-        self.add_unlisted(&ids, &BTreeMap::new()).await
+        self.add_wanted(Wanted::All, NotificationType::Product, &ids)
+            .await?;
+        self.add_unlisted(&[supplier, product], &BTreeMap::new())
+            .await
     }
 
     async fn of_rate(&mut self, reserved: bool) -> Result<(), StateError> {
         let claim = self.claim;
         let ids = claim.key.ids();
-        self.add_new(NotificationType::PriceSchedule, &ids).await?;
+        self.add_wanted(Wanted::New, NotificationType::PriceSchedule, &ids)
+            .await?;
         if reserved {
-            self.add_new(NotificationType::Availability, &ids).await?;
-        } else if memo_of(claim).reserved {
-            self.add(NotificationType::Availability, &ids);
+            self.add_wanted(Wanted::New, NotificationType::Availability, &ids)
+                .await?;
+        } else {
+            let before = live(claim).and_then(|rate| rate.data.as_deref());
+            let was_reserved =
+                before.is_some_and(|rate| std::str::from_utf8(rate).is_ok_and(self::reserved));
+            let wanted = if was_reserved {
+                Wanted::All
+            } else {
+                Wanted::Known
+            };
+            self.add_wanted(wanted, NotificationType::Availability, &ids)
+                .await?;
         }
         Ok(())
     }

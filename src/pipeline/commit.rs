@@ -101,7 +101,7 @@ pub(super) fn decide(
 }
 
 /// The notes on a claim's entity.
-pub(super) fn memo_of(claim: &Claim) -> Memo {
+fn memo_of(claim: &Claim) -> Memo {
     claim
         .entity
         .as_ref()

@@ -76,9 +76,6 @@ pub(super) struct Memo {
     /// The UTC day on which a newly entered day was last reason enough to publish.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entered: Option<Date>,
-    /// Whether a rate was RESERVED at its last read.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub reserved: bool,
 }
 
 /// The encoding's version, first in every note.
@@ -125,7 +122,6 @@ mod tests {
                 ticks: 5,
             }),
             entered: Some("2026-01-02".parse().unwrap()),
-            reserved: true,
             ..Memo::default()
         };
         assert_eq!(Memo::decode(&memo.encode()), memo);

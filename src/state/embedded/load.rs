@@ -17,7 +17,6 @@ impl Store {
     pub(super) fn load(&mut self, now: UnixMillis, ticks: Ticks) -> Result<()> {
         self.row = StoreRow::read(&self.connection)?;
         self.committed = self.row.clone();
-        self.late_children.clear();
         self.load_marks(now, ticks)?;
         self.load_ledger(now)?;
         let first_and_last = |table: &str| {

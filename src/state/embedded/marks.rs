@@ -414,6 +414,10 @@ impl Marks {
             .expect("a claim leads to its mark");
         let out = mark.out.take();
         let unchanged = out.is_none_or(|out| out.generation == mark.generation);
+        if let Some(other) = out.filter(|out| out.claim != claim) {
+            // Only reached by a planted bug: somebody else had claimed it.
+            self.claims.remove(&other.claim);
+        }
         if out.is_none() {
             // Only reached by a planted bug: the mark was not claimed.
             let place = (mark.due, mark.id, slot);

@@ -124,12 +124,8 @@ impl Store {
         } else {
             self.write_entity(claim, s, now)?
         };
-        if planted(Bug::ChildrenAfterCommit) {
-            self.late_children.clone_from(&s.children);
-        } else {
-            for child in &s.children {
-                self.add_mark(child, now, ticks);
-            }
+        for child in &s.children {
+            self.add_mark(child, now, ticks);
         }
         let after = match s.mark {
             MarkAfter::Clear => After::Clear,

@@ -15,7 +15,7 @@ use super::options::Options;
 use super::rows::{JOURNAL, MARK, StoreRow};
 use super::schema::{self, Kind, PAGE_SIZE};
 use crate::clock::{Ticks, UnixMillis};
-use crate::state::{Epoch, MarkClass, NewMark, StateError, Stats};
+use crate::state::{Epoch, MarkClass, StateError, Stats};
 
 use super::checksum::Checksum;
 
@@ -29,8 +29,6 @@ pub struct Store {
     pub(super) committed: StoreRow,
     pub(super) marks: Marks,
     pub(super) ledger: Ledger,
-    /// Children whose marks a planted bug holds back until the next step.
-    pub(super) late_children: Vec<NewMark>,
     open: bool,
     /// Bytes in use at the last look.
     pub(super) used: u64,
@@ -101,7 +99,6 @@ impl Store {
             row,
             connection,
             options,
-            late_children: Vec::new(),
             open: false,
             used: 0,
             journal_first: 0,
@@ -128,15 +125,12 @@ impl Store {
     }
 
     /// Starts a step, if none is open.
-    pub(super) fn begin(&mut self, now: UnixMillis, ticks: Ticks) -> Result<()> {
+    pub(super) fn begin(&mut self) -> Result<()> {
         if !self.open {
             self.connection
                 .prepare_cached("BEGIN IMMEDIATE")?
                 .execute([])?;
             self.open = true;
-            for child in std::mem::take(&mut self.late_children) {
-                self.add_mark(&child, now, ticks);
-            }
         }
         Ok(())
     }
@@ -183,7 +177,7 @@ impl Store {
         work: impl FnOnce(&mut Self) -> Result<T>,
     ) -> std::result::Result<T, StateError> {
         let result = self
-            .begin(now, ticks)
+            .begin()
             .and_then(|()| work(self))
             .and_then(|value| self.commit().map(|()| value));
         match result {

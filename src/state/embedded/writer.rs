@@ -195,7 +195,7 @@ impl Writer {
             self.writes.batch.observe(f64::from(calls));
         }
         if ticked {
-            self.tick(now, ticks)?;
+            self.tick()?;
         }
         Ok(())
     }
@@ -230,11 +230,11 @@ impl Writer {
     }
 
     /// Four times a second.
-    fn tick(&mut self, now: UnixMillis, ticks: Ticks) -> Result<()> {
+    fn tick(&mut self) -> Result<()> {
         self.retaining = true;
         if !std::mem::take(&mut self.busy) && std::mem::take(&mut self.unclosed) {
             // Closes a busy stretch: see `wal` for what it is good for.
-            self.store.begin(now, ticks)?;
+            self.store.begin()?;
             self.store.touch()?;
             self.store.commit()?;
         }

@@ -243,6 +243,7 @@ async fn fill(engine: &Engine, clock: &ManualClock) {
     let mark = |id: &str| NewMark {
         key: booking(id),
         class: MarkClass::Resync,
+        noticed: None,
     };
     engine
         .mark(vec![mark("listed"), mark("named")])

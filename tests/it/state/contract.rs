@@ -436,7 +436,7 @@ async fn list_then_watch_is_complete() {
             .known(NotificationType::Rate, &["s", "p"])
             .await
             .unwrap(),
-        [rate.clone()]
+        std::slice::from_ref(&rate)
     );
     for above in [&["s", "p0"], &["s", "p/"], &["s", ""]] {
         let known = state.known(NotificationType::Rate, above).await.unwrap();

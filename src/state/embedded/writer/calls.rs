@@ -17,12 +17,12 @@ pub(super) fn apply(
 ) -> Result<bool> {
     match command {
         Command::Accept(job) => {
-            store.begin(now, ticks)?;
+            store.begin()?;
             let result = store.accept_one(&job.request, now, ticks);
             keep(job, result)?;
         }
         Command::Mark(job) => {
-            store.begin(now, ticks)?;
+            store.begin()?;
             let result = store.mark_all(&job.request, now, ticks);
             keep(job, result)?;
         }
@@ -31,31 +31,31 @@ pub(super) fn apply(
             keep(job, result)?;
         }
         Command::Settle(job) => {
-            store.begin(now, ticks)?;
+            store.begin()?;
             let (claim, settlement) = &job.request;
             let result = store.settle_one(claim, settlement, now, ticks);
             keep(job, result)?;
         }
         Command::Sink(job) => {
-            store.begin(now, ticks)?;
+            store.begin()?;
             let (name, commit) = &job.request;
             let result = store.commit_sink_one(name, commit, now);
             keep(job, result)?;
         }
         Command::Replay(job) => {
-            store.begin(now, ticks)?;
+            store.begin()?;
             let (id, exact) = job.request;
             let result = store.replay_one(id, exact, now, ticks);
             keep(job, result)?;
         }
         Command::Fact(job) => {
-            store.begin(now, ticks)?;
+            store.begin()?;
             let (name, value) = &job.request;
             let result = store.put_fact_one(name, value.as_deref());
             keep(job, result)?;
         }
         Command::KeepSinks(job) => {
-            store.begin(now, ticks)?;
+            store.begin()?;
             let result = store.keep_sinks_one(&job.request);
             keep(job, result)?;
         }

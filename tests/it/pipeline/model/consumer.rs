@@ -22,10 +22,15 @@ use super::disk::Disk;
 use super::provider::Provider;
 use super::sim::Sim;
 
+/// Attempts after the first before a sink's event is a dead letter.
+pub const RETRY: u32 = 5;
+
 /// What one consumer has of one entity.
 #[derive(Default)]
 struct Held {
     revisions: BTreeSet<u64>,
+    /// How often it turned a revision down, for good or for once.
+    turned_down: BTreeMap<u64, u32>,
     newest: u64,
     /// Which of the entity's states that was.
     number: usize,
@@ -35,6 +40,8 @@ struct Held {
 /// One consumer.
 pub struct Consumer {
     pub name: String,
+    /// Whether it lists first: then what it watches may be older than what it has.
+    lists: bool,
     sim: Arc<Sim>,
     provider: Arc<Provider>,
     held: Mutex<BTreeMap<EntityKey, Held>>,
@@ -52,8 +59,9 @@ pub fn origin(epoch: &Epoch) -> Origin {
 }
 
 impl Consumer {
-    pub fn new(name: &str, sim: &Arc<Sim>, provider: &Arc<Provider>) -> Arc<Self> {
+    pub fn new(name: &str, lists: bool, sim: &Arc<Sim>, provider: &Arc<Provider>) -> Arc<Self> {
         Arc::new(Self {
+            lists,
             name: name.into(),
             sim: sim.clone(),
             provider: provider.clone(),
@@ -81,6 +89,11 @@ impl Consumer {
             return;
         }
         if revision < held.newest {
+            // It was given up; a crash before that was durable sends it once more. And whoever
+            // lists sees newer states than those that follow its cursor.
+            if held.turned_down.get(&revision) > Some(&RETRY) || self.lists {
+                return;
+            }
             self.wrong(&key, "an event came after a newer one of its entity");
             return;
         }
@@ -99,6 +112,14 @@ impl Consumer {
             None => self.wrong(&key, "an event shows what was never true, or went back"),
         }
         held.data = data;
+    }
+
+    /// It does not take an event; `for_good` makes it a dead letter at once.
+    fn turn_down(&self, event: &StoredEvent, for_good: bool) {
+        let mut held = self.held.lock().unwrap();
+        let held = held.entry(event.key.clone()).or_default();
+        let times = held.turned_down.entry(event.revision).or_default();
+        *times += if for_good { RETRY + 1 } else { 1 };
     }
 
     fn wrong(&self, key: &EntityKey, what: &str) {
@@ -254,12 +275,14 @@ impl Sink for Shop {
             sim.sleep_ms(60_000).await;
         }
         if self.hit(self.mood.refuses) {
+            self.consumer.turn_down(event, true);
             return Verdict::Refused {
                 class: Class::Rejected,
                 reason: "the model says 422".into(),
             };
         }
         if self.hit(self.mood.fails) || (!sim.is_calm() && self.chokes_on(&event.key)) {
+            self.consumer.turn_down(event, false);
             return Verdict::Failed {
                 class: Class::Other,
                 reason: "the model says 418".into(),

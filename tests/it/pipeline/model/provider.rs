@@ -40,6 +40,8 @@ pub struct Temper {
     pub two_caches: bool,
     /// `retrieved` in milliseconds instead of whole seconds.
     pub fine_retrieved: bool,
+    /// Answers that are on their way for seconds.
+    pub slow: u64,
     /// Reads that take longer than a claim's lease, in a thousand.
     pub endless: u64,
     /// The provider's clock against true time.
@@ -153,7 +155,7 @@ impl Provider {
         };
         // Going back shows only in what carries a version.
         let shows_age = |number: usize| entity.versions[number].version.is_some();
-        let back = entity.versions[oldest].data.is_some() && shows_age(oldest);
+        let back = entity.versions[oldest].data.is_some() && shows_age(oldest) && entity.base == 0;
         let oldest = if back {
             oldest
         } else {
@@ -261,7 +263,8 @@ impl Provider {
         let since = inner.empty.get(key).copied();
         let nothing_cached = match since {
             Some(since) => now < since + 4_000,
-            None => self.chance(self.temper.empties),
+            // What was truly empty would confirm it.
+            None => !entity.was_empty() && self.chance(self.temper.empties),
         };
         if nothing_cached {
             inner.empty.entry(key.clone()).or_insert(now);
@@ -410,8 +413,11 @@ impl Reads for Provider {
             format!("read {name} -> {words}")
         });
         self.sim.pause().await;
+        if self.chance(self.temper.slow) {
+            self.sim.sleep_ms(500 + self.sim.below(6_000)).await;
+        }
         if !self.sim.is_calm() && self.sim.below(1000) < self.temper.endless {
-            self.sim.sleep_ms(301_000 + self.sim.below(120_000)).await;
+            self.sim.sleep_ms(self.sim.beyond_a_lease()).await;
         }
         answer
     }

@@ -1,37 +1,38 @@
 //! One schedule: a world made from a seed, run until all is quiet, and compared with the truth.
 //!
-//! Owns: what changes at the provider and who is told of it, the processes that come and go, the
-//! end of all faults, and the verdict. The resync is off, or asked for nothing that a notification
+//! Owns: the processes that come and go, what it means that all is quiet, and the verdict. The resync is off, or asked for nothing that a notification
 //! would not have told.
 //!
 //! Never here: an assumption about which of Bellhop's ways led to the state of a consumer.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use bellhop::api::{EntityKey, NotificationType};
-use bellhop::clock::{Clock, UnixMillis};
+use bellhop::api::NotificationType as Kind;
+use bellhop::clock::Clock;
 use bellhop::metrics::Metrics;
 use bellhop::pipeline::deliver::{Deliverer, DeliveryMetrics};
 use bellhop::pipeline::{Pipeline, PipelineSettings};
 use bellhop::settings::{BackoffPolicy, DeliverySettings, FetchSettings, SinkSettings};
 use bellhop::state::embedded::{Options, Store};
-use bellhop::state::{Accepted, Notification, State};
+use bellhop::state::{Epoch, State};
 use rusqlite::Connection;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::consumer::{Consumer, Mood, Shop, Watcher};
+use super::consumer::{Consumer, Mood, RETRY, Shop, Watcher};
 use super::disk::Disk;
-use super::provider::{Provider, Temper, rate_ids};
+use super::plan::Plan;
+use super::provider::Provider;
 use super::sim::{Owner, Sim};
-use super::truth::{self, Truth};
-
-use NotificationType as Kind;
+use super::truth::Truth;
 
 /// After the faults end, all must be quiet within this time.
 const QUIET_MS: u64 = 6 * 3_600_000;
+/// Reads for each reason to read: a provider that fails is asked again and again, but not without
+/// bound.
+const MOST_READS: u64 = 12;
 /// More polls than this are a task that turns in circles.
 const MOST_POLLS: u64 = 3_000_000;
 
@@ -47,92 +48,19 @@ pub struct Report {
     pub crashes: u64,
 }
 
-/// What the seed decides at the start.
-#[derive(Debug, Clone)]
-struct Plan {
-    workers: u64,
-    changes: u64,
-    busy: u64,
-    temper: Temper,
-    moods: Vec<Mood>,
-    long_pauses: u32,
-    crash_writes: u64,
-    crashes: u64,
-    clock_steps: bool,
-    /// One of the provider's machines is an hour ahead.
-    future_machine: bool,
-    /// In percent of the deliveries: up to a quarter of an hour late.
-    late: u64,
-    resync: bool,
-    guard: u32,
-    retains: bool,
-    calm_at: u64,
-}
-
-impl Plan {
-    fn draw(sim: &Sim) -> Self {
-        let some = |most: u64| {
-            if sim.percent(50) {
-                sim.below(most + 1)
-            } else {
-                0
-            }
-        };
-        let clock_steps = sim.percent(40);
-        let mood = || Mood {
-            not_well: some(30),
-            fails: some(20),
-            refuses: some(4),
-            hangs: some(5),
-            takes_silently: some(20),
-            chokes: sim.percent(25),
-        };
-        Self {
-            workers: 1 + sim.below(4),
-            changes: 4 + sim.below(14),
-            busy: some(60),
-            temper: Temper {
-                fails: some(30),
-                stale: some(90),
-                denies: some(25),
-                empties: some(60),
-                cache_ms: some(360_000),
-                two_caches: sim.percent(30),
-                fine_retrieved: sim.percent(50),
-                endless: some(20),
-                skew_ms: sim.below(240_000) as i64 - 120_000,
-            },
-            moods: vec![mood(), mood()],
-            long_pauses: if sim.percent(30) { 10 } else { 0 },
-            crash_writes: sim.below(4),
-            crashes: sim.below(3),
-            clock_steps,
-            future_machine: !clock_steps && sim.percent(40),
-            late: some(30),
-            resync: sim.percent(20),
-            guard: if sim.percent(80) { 100 } else { 10 },
-            retains: sim.percent(30),
-            calm_at: 20_000 + sim.below(900_000),
-        }
-    }
-
-    /// Two caches tell their answers apart only by milliseconds.
-    fn settled(mut self) -> Self {
-        self.temper.fine_retrieved |= self.temper.two_caches;
-        self
-    }
-}
-
-struct World {
-    sim: Arc<Sim>,
-    plan: Plan,
-    provider: Arc<Provider>,
+pub struct World {
+    pub sim: Arc<Sim>,
+    pub plan: Plan,
+    pub provider: Arc<Provider>,
     watcher: Watcher,
     shops: Vec<(Arc<Consumer>, Mood)>,
     disk: Mutex<Option<Arc<Disk>>>,
-    senders: AtomicU64,
-    notifications: AtomicU64,
-    driving: AtomicU64,
+    epoch: OnceLock<Epoch>,
+    pub senders: AtomicU64,
+    pub notifications: AtomicU64,
+    pub driving: AtomicU64,
+    /// The writes at the last look at the sinks' places, which cost reads.
+    looked: AtomicU64,
 }
 
 /// Runs the schedule of a seed.
@@ -147,20 +75,31 @@ pub fn run(seed: u64, record: bool) -> Report {
         .moods
         .iter()
         .zip(["orders", "stock"])
-        .map(|(mood, name)| (Consumer::new(name, &sim, &provider), mood.clone()))
+        .map(|(mood, name)| (Consumer::new(name, false, &sim, &provider), mood.clone()))
         .collect();
     let world = Arc::new(World {
-        watcher: Watcher::new(Consumer::new("feed", &sim, &provider)),
+        watcher: Watcher::new(Consumer::new("feed", true, &sim, &provider)),
         sim: sim.clone(),
         plan,
         provider,
         shops,
         disk: Mutex::new(None),
+        epoch: OnceLock::new(),
         senders: AtomicU64::new(0),
         notifications: AtomicU64::new(0),
         driving: AtomicU64::new(1),
+        looked: AtomicU64::new(0),
     });
-    let crashes = live(&world);
+    let lived = catch_unwind(AssertUnwindSafe(|| live(&world)));
+    let crashes = lived.unwrap_or_else(|panic| {
+        let words = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        sim.fail(format!("a panic: {}", words.unwrap_or("without words")));
+        0
+    });
+    sim.end();
     Report {
         seed,
         failure: sim.failure(),
@@ -175,7 +114,7 @@ pub fn run(seed: u64, record: bool) -> Report {
 /// Until all is quiet, or something is wrong. Gives the number of crashes.
 fn live(world: &Arc<World>) -> u64 {
     let sim = &world.sim;
-    sim.pause_beyond_leases(world.plan.long_pauses);
+    sim.pause_beyond_leases(world.plan.long_pauses, world.plan.lease_ms);
     for _ in 0..world.plan.crash_writes {
         sim.crash_at_write(1 + sim.below(250));
     }
@@ -220,6 +159,11 @@ fn live(world: &Arc<World>) -> u64 {
             return crashes;
         }
     }
+    let (reads, asked) = (world.provider.reads(), world.reasons());
+    if reads > asked * MOST_READS {
+        sim.fail(format!("{reads} reads for {asked} reasons to read"));
+    }
+    world.compare_list();
     world.watcher.consumer.compare();
     for (shop, _) in &world.shops {
         shop.compare();
@@ -228,7 +172,7 @@ fn live(world: &Arc<World>) -> u64 {
 }
 
 impl World {
-    fn disk(&self) -> Option<Arc<Disk>> {
+    pub fn disk(&self) -> Option<Arc<Disk>> {
         self.disk.lock().unwrap().clone()
     }
 
@@ -238,9 +182,15 @@ impl World {
         sim.note(7, || "a process starts".into());
         let options = Options {
             retain_events: Duration::from_secs(if self.plan.retains { 120 } else { 604_800 }),
+            max_backlog: self.plan.backlog,
+            lease: Duration::from_millis(self.plan.lease_ms),
             ..Options::default()
         };
         let disk = Disk::open(sim, connection, options, self.plan.busy);
+        let epoch = self.epoch.get_or_init(|| disk.epoch().clone());
+        if epoch != disk.epoch() {
+            sim.fail("the epoch changed with a restart".into());
+        }
         *self.disk.lock().unwrap() = Some(disk.clone());
         let metrics = Metrics::new();
         let settings = PipelineSettings {
@@ -340,328 +290,35 @@ impl World {
             && stats.claims == 0
             && stats.dead_letters == [0; 3]
             && self.watcher.cursor() == stats.head
+            && self.looked.swap(self.sim.writes(), Ordering::Relaxed) != self.sim.writes()
             && delivered()
     }
 
-    fn truth<T>(&self, look: impl FnOnce(&mut Truth) -> T) -> T {
+    /// How often something could have made a read necessary: each state and each notification.
+    fn reasons(&self) -> u64 {
+        let entities = |truth: &mut Truth| truth.entities.values().map(|e| e.versions.len()).sum();
+        let states: usize = self.truth(entities);
+        states as u64 + self.notifications.load(Ordering::Relaxed) + 5
+    }
+
+    /// Whoever lists now has what the provider has.
+    fn compare_list(&self) {
+        let Some(disk) = self.disk() else { return };
+        let newcomer = Consumer::new("newcomer", true, &self.sim, &self.provider);
+        let origin = super::consumer::origin(disk.epoch());
+        let page = disk.with(|store| store.reader().list(None, None, 10_000));
+        for event in page
+            .and_then(Result::ok)
+            .expect("nothing fails any more")
+            .items
+        {
+            newcomer.take(&origin.structured(&event));
+        }
+        newcomer.compare();
+    }
+
+    pub fn truth<T>(&self, look: impl FnOnce(&mut Truth) -> T) -> T {
         self.provider.truth(look)
-    }
-
-    /// What happens at the provider, until the faults end; then dead letters are replayed.
-    async fn drive(self: Arc<Self>) {
-        self.found().await;
-        let gap = self.plan.calm_at / (self.plan.changes + 1);
-        for _ in 0..self.plan.changes {
-            self.sim.sleep_ms(self.sim.below(2 * gap)).await;
-            self.hazard();
-            self.something().await;
-        }
-        let left = self.plan.calm_at.saturating_sub(self.sim.ticks().0);
-        self.sim.sleep_ms(left).await;
-        self.sim.note(8, || "the faults end".into());
-        self.sim.calm();
-        self.provider.refuse_until(0);
-        self.driving.store(0, Ordering::Relaxed);
-        loop {
-            self.sim.sleep_ms(60_000).await;
-            if let Some(disk) = self.disk() {
-                tokio::select! {
-                    biased;
-                    () = replay_all(&disk) => {}
-                    () = disk.died() => {}
-                }
-            }
-        }
-    }
-
-    /// Something that is nobody's answer: clocks, credentials, crashes.
-    fn hazard(&self) {
-        let sim = &self.sim;
-        let now = sim.ticks().0;
-        if self.plan.clock_steps && sim.percent(40) {
-            let by = [-3_600_000, -1_000, 1_000, 3_600_000][sim.below(4) as usize];
-            let wall = sim.now().0 - super::sim::BASE.0 - now as i64;
-            if (wall + by).abs() <= 3_700_000 {
-                sim.note(9, || format!("our wall clock steps by {by} ms"));
-                sim.step_wall(by);
-            }
-        }
-        if sim.percent(8) {
-            self.provider.refuse_until(now + 1_000 + sim.below(40_000));
-        }
-        if self.plan.crashes > 0 && sim.percent(20) {
-            sim.note(10, || "CRASH".into());
-            sim.crash();
-        }
-    }
-
-    /// The catalogue that is there at the beginning.
-    async fn found(self: &Arc<Self>) {
-        for product in 0..1 + self.sim.below(2) {
-            let product = format!("p{product}");
-            self.add_product(&product);
-            self.sim.pause().await;
-        }
-        for booking in 0..1 + self.sim.below(3) {
-            let key = truth::key(Kind::Booking, &[&format!("b{booking}")]);
-            self.update(&key);
-            self.tell(&key, false);
-        }
-    }
-
-    fn add_product(self: &Arc<Self>, product: &str) {
-        let now = self.sim.ticks().0;
-        let supplier = truth::key(Kind::Supplier, &["s"]);
-        if !self.truth(|truth| truth.exists(&supplier)) {
-            self.put(&supplier, now, true, 0);
-        }
-        self.put(&truth::key(Kind::Product, &["s", product]), now, true, 0);
-        let rates: Vec<String> = (0..1 + self.sim.below(3))
-            .map(|n| format!("r{n}"))
-            .collect();
-        for rate in &rates {
-            self.add_rate(product, rate);
-        }
-        self.bind(product, &rates);
-    }
-
-    fn add_rate(&self, product: &str, rate: &str) {
-        let now = self.sim.ticks().0;
-        let ids = ["s", product, rate];
-        let freesale = u64::from(self.sim.percent(25));
-        self.put(&truth::key(Kind::Rate, &ids), now, true, freesale);
-        self.put(&truth::key(Kind::PriceSchedule, &ids), now, true, 0);
-        if freesale == 0 {
-            self.put(&truth::key(Kind::Availability, &ids), now, true, 0);
-        }
-    }
-
-    fn remove_rate(&self, product: &str, rate: &str) {
-        let ids = ["s", product, rate];
-        for kind in [Kind::Rate, Kind::PriceSchedule, Kind::Availability] {
-            self.remove(&truth::key(kind, &ids), true);
-        }
-    }
-
-    /// Sets the rates of a product and tells of it.
-    fn bind(self: &Arc<Self>, product: &str, rates: &[String]) {
-        let key = truth::key(Kind::ChannelBinding, &["s", product]);
-        let now = self.sim.ticks().0;
-        let data = json!({"supplierID": "s", "productID": product, "rateIDs": rates});
-        let data = (!rates.is_empty()).then_some(data);
-        let removed = data.is_none();
-        self.truth(|truth| truth.change(&key, now, false, false, |_, _| data));
-        self.tell(&key, removed && self.sim.percent(60));
-    }
-
-    fn put(&self, key: &EntityKey, at: u64, with_binding: bool, variant: u64) {
-        let versioned = !matches!(key.kind(), Kind::PriceSchedule | Kind::Availability)
-            && key.as_str().len() % 4 != 0;
-        self.truth(|truth| {
-            truth.change(key, at, with_binding, versioned, |number, version| {
-                Some(truth::data(key, number, version, variant))
-            })
-        });
-        self.sim.note(11, || format!("PROVIDER changes {key}"));
-    }
-
-    fn update(&self, key: &EntityKey) {
-        let freesale = self.truth(|truth| {
-            let data = truth.get(key)?.newest().data.clone()?;
-            (data.get("type")? == "FREESALE").then_some(())
-        });
-        let empty =
-            matches!(key.kind(), Kind::Availability | Kind::PriceSchedule) && self.sim.percent(15);
-        let variant = u64::from(freesale.is_some() || empty);
-        self.put(key, self.sim.ticks().0, false, variant);
-    }
-
-    fn remove(&self, key: &EntityKey, with_binding: bool) {
-        let now = self.sim.ticks().0;
-        if self.truth(|truth| truth.exists(key)) {
-            self.truth(|truth| truth.change(key, now, with_binding, false, |_, _| None));
-            self.sim.note(12, || format!("PROVIDER removes {key}"));
-        }
-    }
-
-    /// One thing changes.
-    async fn something(self: &Arc<Self>) {
-        let sim = &self.sim;
-        let existing: Vec<EntityKey> = self.truth(|truth| {
-            let exists = |(key, entity): (&EntityKey, &truth::Entity)| {
-                let single = key.kind() != Kind::ChannelBinding;
-                (single && entity.newest().data.is_some()).then(|| key.clone())
-            };
-            truth.entities.iter().filter_map(exists).collect()
-        });
-        let Some(key) = existing.get(sim.below(existing.len() as u64) as usize) else {
-            return;
-        };
-        match sim.below(100) {
-            0..50 => {
-                self.update(key);
-                self.tell(key, false);
-            }
-            50..65 => {
-                for _ in 0..2 + sim.below(4) {
-                    self.update(key);
-                    self.tell(key, false);
-                    sim.sleep_ms(sim.below(2_500)).await;
-                }
-            }
-            65..70 => self.tell(key, false),
-            70..90 => self.rebind(),
-            _ if key.kind() == Kind::Booking => {
-                self.remove(key, false);
-                self.tell(key, false);
-                if sim.percent(50) {
-                    sim.sleep_ms(sim.below(90_000)).await;
-                    self.update(key);
-                    self.tell(key, false);
-                }
-            }
-            _ => {
-                self.update(key);
-                sim.sleep_ms(sim.below(1_000)).await;
-                self.tell(key, false);
-            }
-        }
-    }
-
-    /// A product's rates come and go.
-    fn rebind(self: &Arc<Self>) {
-        let sim = &self.sim;
-        let products: Vec<(String, Vec<String>, u64)> = self.truth(|truth| {
-            let bindings = truth.entities.iter();
-            bindings
-                .filter(|(key, _)| key.kind() == Kind::ChannelBinding)
-                .map(|(key, entity)| {
-                    let rates = rate_ids(entity.newest().data.as_ref());
-                    (key.ids()[1].to_owned(), rates, entity.versions.len() as u64)
-                })
-                .filter(|(_, rates, _)| !rates.is_empty())
-                .collect()
-        });
-        let Some((product, mut rates, number)) = products
-            .get(sim.below(products.len() as u64) as usize)
-            .cloned()
-        else {
-            return;
-        };
-        match sim.below(10) {
-            0..5 => {
-                let rate = format!("n{number}");
-                self.add_rate(&product, &rate);
-                rates.push(rate);
-                rates.sort_unstable();
-            }
-            5..8 => {
-                let rate = rates.remove(sim.below(rates.len() as u64) as usize);
-                self.remove_rate(&product, &rate);
-                if rates.is_empty() {
-                    self.remove(&truth::key(Kind::Product, &["s", &product]), true);
-                }
-            }
-            _ => {
-                for rate in std::mem::take(&mut rates) {
-                    self.remove_rate(&product, &rate);
-                }
-                self.remove(&truth::key(Kind::Product, &["s", &product]), true);
-            }
-        }
-        self.bind(&product, &rates);
-    }
-
-    /// Notifications of an entity, written now; some never are.
-    fn tell(self: &Arc<Self>, key: &EntityKey, removed: bool) {
-        let sim = &self.sim;
-        if sim.percent(8) {
-            sim.note(13, || format!("nobody is told of {key}"));
-            return;
-        }
-        let number = self.notifications.fetch_add(1, Ordering::Relaxed) + 1;
-        let machine = if self.plan.future_machine && sim.percent(40) {
-            3_600_000
-        } else {
-            0
-        };
-        let written = sim.ticks().0;
-        let timestamp = UnixMillis(self.provider.now().0 + machine).as_secs();
-        let notification = Notification {
-            rule: key.kind(),
-            key: Some(key.clone()),
-            removed,
-            sum: (number << 8).to_be_bytes().repeat(4),
-            timestamp: UnixMillis::from_secs(timestamp),
-            received: UnixMillis(0),
-            body: bytes::Bytes::new(),
-            traceparent: None,
-        };
-        let copies = if sim.percent(30) { 2 + sim.below(2) } else { 1 };
-        for _ in 0..copies {
-            self.senders.fetch_add(1, Ordering::Relaxed);
-            let (world, notification) = (self.clone(), notification.clone());
-            sim.spawn(Owner::World, async move {
-                world.send(number, written, notification).await;
-                world.senders.fetch_sub(1, Ordering::Relaxed);
-            });
-        }
-    }
-
-    /// Delivers one copy as the provider does: three more attempts, on retriable answers only.
-    async fn send(&self, number: u64, written: u64, notification: Notification) {
-        let sim = &self.sim;
-        let delay = match sim.below(100) {
-            draw if draw < self.plan.late => 60_000 + sim.below(840_000),
-            draw if draw % 2 == 0 => sim.below(100),
-            _ => sim.below(8_000),
-        };
-        sim.sleep_ms(delay).await;
-        let key = notification.key.clone().expect("all name one");
-        for attempt in 0..4 {
-            let answer = self.deliver(&notification).await;
-            sim.note(14, || {
-                format!("notification {number} of {key}, attempt {attempt} -> {answer:?}")
-            });
-            match answer {
-                Some(200) => {
-                    self.truth(|truth| {
-                        if let Some(entity) = truth.entities.get_mut(&key) {
-                            entity.acknowledged.push(written);
-                        }
-                    });
-                    return;
-                }
-                Some(_) => sim.sleep_ms([3_000, 20_000, 120_000, 0][attempt]).await,
-                None => return,
-            }
-        }
-    }
-
-    /// The status of the answer; `None` when the connection broke or nothing came in time.
-    async fn deliver(&self, notification: &Notification) -> Option<u16> {
-        let disk = self.disk()?;
-        let notification = Notification {
-            received: self.sim.now(),
-            ..notification.clone()
-        };
-        tokio::select! {
-            biased;
-            accepted = disk.accept(notification) => Some(match accepted {
-                Ok(Accepted::Replayed) => 401,
-                Ok(Accepted::BacklogFull) => 429,
-                Ok(_) => 200,
-                Err(_) => 503,
-            }),
-            () = disk.died() => None,
-            () = self.sim.sleep(Duration::from_secs(60)) => None,
-        }
-    }
-}
-
-async fn replay_all(disk: &Disk) {
-    for letter in disk.dead_letters(0, 1000).await.unwrap_or_default() {
-        let _ = disk.replay(letter.id, false).await;
     }
 }
 
@@ -673,7 +330,7 @@ fn sink_settings(name: &str) -> SinkSettings {
         headers_dir: None,
         ca_file: None,
         delivery: DeliverySettings {
-            retry: 5,
+            retry: RETRY,
             backoff_policy: BackoffPolicy::Exponential,
             backoff_delay: Duration::from_secs(1),
             timeout: Duration::from_secs(10),

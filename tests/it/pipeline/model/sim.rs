@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -47,8 +47,9 @@ struct Inner {
     crash_writes: BTreeSet<u64>,
     writes: u64,
     calm: bool,
-    /// One pause in so many is longer than a claim's lease; 0: none.
+    /// Of the long pauses, one in so many is longer than a claim's lease; 0: none.
     long_pauses: u32,
+    lease_ms: u64,
     spawned: Vec<(Owner, Task)>,
     tasks: BTreeMap<usize, (Owner, Option<Task>)>,
     next_task: usize,
@@ -72,6 +73,7 @@ impl Sim {
                 writes: 0,
                 calm: false,
                 long_pauses: 0,
+                lease_ms: 0,
                 spawned: Vec::new(),
                 tasks: BTreeMap::new(),
                 next_task: 0,
@@ -82,7 +84,8 @@ impl Sim {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap()
+        // A task may have panicked: that is a finding of the schedule, and told as one.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number in `0..below`, decided by the seed.
@@ -114,8 +117,15 @@ impl Sim {
         self.lock().calm
     }
 
-    pub fn pause_beyond_leases(&self, one_in: u32) {
-        self.lock().long_pauses = one_in;
+    pub fn pause_beyond_leases(&self, one_in: u32, lease_ms: u64) {
+        let mut inner = self.lock();
+        (inner.long_pauses, inner.lease_ms) = (one_in, lease_ms);
+    }
+
+    /// A time that is longer than a claim's lease, but not always.
+    pub fn beyond_a_lease(&self) -> u64 {
+        let lease_ms = self.lock().lease_ms;
+        lease_ms * 2 / 3 + self.below(lease_ms)
     }
 
     pub fn crash_at_write(&self, number: u64) {
@@ -128,6 +138,10 @@ impl Sim {
         inner.writes += 1;
         let number = inner.writes;
         inner.crash_writes.remove(&number)
+    }
+
+    pub fn writes(&self) -> u64 {
+        self.lock().writes
     }
 
     pub fn crash(&self) {
@@ -181,15 +195,23 @@ impl Sim {
 
     /// Drops all tasks of the process.
     pub fn kill_process(&self) {
-        let of_process = |owner: &Owner| *owner == Owner::Process;
+        self.kill(|owner| *owner == Owner::Process);
+    }
+
+    /// Drops all tasks: they hold what holds them.
+    pub fn end(&self) {
+        self.kill(|_| true);
+    }
+
+    fn kill(&self, condemned: impl Fn(&Owner) -> bool) {
         let mut inner = self.lock();
         let (spawned, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut inner.spawned)
             .into_iter()
-            .partition(|(owner, _)| of_process(owner));
+            .partition(|(owner, _)| condemned(owner));
         inner.spawned = kept;
         let (tasks, kept): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut inner.tasks)
             .into_iter()
-            .partition(|(_, (owner, _))| of_process(owner));
+            .partition(|(_, (owner, _))| condemned(owner));
         inner.tasks = kept;
         // Dropped without the lock: their timers take themselves out.
         drop(inner);
@@ -288,7 +310,7 @@ impl Sim {
             _ if calm || draw < 80 => self.give_way(1 + draw % 3).await,
             80..97 => self.sleep_ms(1 + self.below(300)).await,
             _ if long > 0 && self.below(u64::from(long)) == 0 => {
-                self.sleep_ms(200_000 + self.below(400_000)).await;
+                self.sleep_ms(self.beyond_a_lease()).await;
             }
             _ => self.sleep_ms(300 + self.below(6_000)).await,
         }

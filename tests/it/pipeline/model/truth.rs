@@ -14,19 +14,19 @@ use super::sim::BASE;
 
 /// One state of an entity.
 #[derive(Clone)]
-pub struct Version {
+pub struct Snapshot {
     /// Since when, in the model's time.
     pub at: u64,
     /// `None`: it does not exist.
     pub data: Option<Value>,
     /// The `version` that its answers carry.
     pub version: Option<i64>,
-    /// Only its binding's notification tells of it: it came or went with the binding.
-    pub with_binding: bool,
+    /// Whose notification tells of it, if not its own: it came or went with that parent.
+    pub with: Option<EntityKey>,
 }
 
 pub struct Entity {
-    pub versions: Vec<Version>,
+    pub versions: Vec<Snapshot>,
     /// Never an older state than this one is answered, where an answer does not show its age.
     pub answered: usize,
     /// The one time that it is denied although it exists: from, until.
@@ -37,6 +37,9 @@ pub struct Entity {
     pub acknowledged: Vec<u64>,
     /// Whether its answers carry a `version`.
     pub versioned: bool,
+    /// What is added to a state's number to make its `version`; it falls when the provider was
+    /// restored from a backup.
+    pub base: i64,
 }
 
 #[derive(Default)]
@@ -45,7 +48,7 @@ pub struct Truth {
 }
 
 impl Entity {
-    pub fn newest(&self) -> &Version {
+    pub fn newest(&self) -> &Snapshot {
         self.versions.last().expect("made with one")
     }
 
@@ -55,6 +58,12 @@ impl Entity {
             .iter()
             .rposition(|version| version.at <= at)
             .unwrap_or(0)
+    }
+
+    /// Whether it ever said nothing at all.
+    pub fn was_empty(&self) -> bool {
+        let empty = Some(json!({"availability": []}));
+        self.versions.iter().any(|version| version.data == empty)
     }
 
     /// Whether it was there, then gone.
@@ -116,30 +125,31 @@ impl Truth {
         &mut self,
         key: &EntityKey,
         at: u64,
-        with_binding: bool,
+        with: Option<&EntityKey>,
         versioned: bool,
         make: impl FnOnce(usize, Option<i64>) -> Option<Value>,
     ) -> usize {
         let entity = self.entities.entry(key.clone()).or_insert_with(|| Entity {
-            versions: vec![Version {
+            versions: vec![Snapshot {
                 at: 0,
                 data: None,
                 version: None,
-                with_binding: false,
+                with: None,
             }],
             answered: 0,
             denied: None,
             published: false,
             acknowledged: Vec::new(),
             versioned,
+            base: 0,
         });
         let number = entity.versions.len();
-        let version = entity.versioned.then_some(number as i64);
-        entity.versions.push(Version {
+        let version = entity.versioned.then_some(number as i64 + entity.base);
+        entity.versions.push(Snapshot {
             at,
             data: make(number, version),
             version,
-            with_binding,
+            with: with.cloned(),
         });
         number
     }
@@ -157,14 +167,9 @@ impl Truth {
                 .iter()
                 .any(|written| *written >= last.at)
         };
-        told(entity)
-            || (last.with_binding
-                && binding_of(key).is_some_and(|key| self.get(&key).is_some_and(told)))
+        let parent = last.with.as_ref().and_then(|parent| self.get(parent));
+        // A parent that is gone tells only of what went with it.
+        let tells = |parent: &Entity| parent.newest().data.is_some() || last.data.is_none();
+        told(entity) || parent.is_some_and(|parent| told(parent) && tells(parent))
     }
-}
-
-/// The binding that an entity of the catalogue belongs to.
-pub fn binding_of(key: &EntityKey) -> Option<EntityKey> {
-    let ids = key.ids();
-    (ids.len() >= 2).then(|| self::key(NotificationType::ChannelBinding, &ids[..2]))
 }
