@@ -24,8 +24,8 @@ lint: ## Formatting, lints, licences and sources of dependencies
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed, skipped: cargo install --locked cargo-deny"; fi
 
-bench: ## Measure against bare axum and raw fsync; writes target/bench/
-	$(CARGO) bench --bench journey
+bench: ## Measure everything, about 30 minutes; writes target/bench/ and docs/performance.md
+	$(CARGO) bench --bench journey -- $(BENCH_ARGS)
 
 crds: ## Write crds/ and docs/resource.md anew from the resource types
 	$(CARGO) run --quiet -- crd > crds/bellhop.dev_webhooksubscriptions.yaml
