@@ -13,6 +13,9 @@ use crate::roles::text;
 const PART: &str = "steady";
 /// Entities that are named: their marks are all there is of backlog.
 const ENTITIES: u64 = 50_000;
+/// Notifications after which marks, ledger and caches are as full as they get: what grows after
+/// that grows for ever.
+const FILLS: u64 = 300_000;
 /// MiB that do not count as growth: samples of a busy heap move that much.
 const TOLERANCE: f64 = 2.0;
 
@@ -28,29 +31,32 @@ pub fn run(run: &mut Run) -> Result<(), String> {
         all_types: false,
     };
     let product = setup.start(provider.address).map_err(text)?;
-    let shot = |seconds, rate| Shot {
+    let shot = |seconds, rate, at_most| Shot {
         address: product.public,
         connections: 64,
         seconds,
         rate,
         names: vec![argument("random", ENTITIES)],
-        at_most: None,
+        at_most,
     };
-    let fullest = shot(run.choose(10.0, 3.0), None).fire()?;
+    let most = run.choose(FILLS, FILLS / 10);
+    let fullest = shot(60.0, None, Some(most)).fire()?;
     let half = fullest.rate() / 2.0;
     run.report.note(
         PART,
         format!(
-            "`bellhop run` with a 1 GiB store and a budget of 100 reads/s; first closed loop at 64 \
-             connections for its highest rate, then {seconds} s of open loop at half of that, {}/s, \
+            "`bellhop run` with a 1 GiB store and a budget of 100 reads/s; first {} \
+             notifications in closed loop at 64 connections, which show the highest rate and fill \
+             marks, ledger and caches, then {seconds} s of open loop at half of that, {}/s, \
              for {} entities at random. A latency counts from when its notification was due. Growth \
              is the median RSS of the last tenth less that of the second tenth.",
+            number(most as f64),
             number(half),
             number(ENTITIES as f64),
         ),
     );
     println!("  {seconds} s at {half:.0}/s");
-    let load = shot(seconds, Some(half)).start()?;
+    let load = shot(seconds, Some(half), None).start()?;
     let started = Instant::now();
     let (mut rss, mut anonymous) = (Vec::new(), Vec::new());
     while started.elapsed().as_secs_f64() < seconds {
