@@ -31,8 +31,8 @@ $(DENY):
 	@echo "installing cargo-deny into target/tools (minutes the first time) ..."
 	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
 
-bench: ## Measure against bare axum and raw fsync; writes target/bench/
-	$(CARGO) bench --bench journey
+bench: ## Measure everything, about 30 minutes; writes target/bench/ and docs/performance.md
+	$(CARGO) bench --bench journey -- $(BENCH_ARGS)
 
 crds: ## Write crds/ and docs/resource.md anew from the resource types
 	$(CARGO) run --quiet -- crd > crds/bellhop.dev_webhooksubscriptions.yaml

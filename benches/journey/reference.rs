@@ -42,15 +42,22 @@ pub fn fsync(file: &Path) -> std::io::Result<Router> {
                 bytes.extend_from_slice(body);
                 bytes.push(b'\n');
             }
-            file.write_all(&bytes).expect("the reference's file is writable");
-            file.sync_data().expect("the reference's file can be synced");
+            file.write_all(&bytes)
+                .expect("the reference's file is writable");
+            file.sync_data()
+                .expect("the reference's file can be synced");
             for (_, answer) in batch.drain(..) {
                 let _ = answer.send(());
             }
         }
     });
-    let state = Fsync { key: hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes()), queue };
-    Ok(Router::new().route("/{*path}", post(checked)).with_state(state))
+    let state = Fsync {
+        key: hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes()),
+        queue,
+    };
+    Ok(Router::new()
+        .route("/{*path}", post(checked))
+        .with_state(state))
 }
 
 #[derive(serde::Deserialize)]
@@ -72,7 +79,9 @@ async fn checked(State(state): State<Fsync>, body: Bytes) -> StatusCode {
             return StatusCode::BAD_REQUEST;
         };
         let message = format!("{}{}", signature.timestamp, signature.token);
-        let Ok(sum) = hex::decode(signature.sum) else { return StatusCode::BAD_REQUEST };
+        let Ok(sum) = hex::decode(signature.sum) else {
+            return StatusCode::BAD_REQUEST;
+        };
         if hmac::verify(&state.key, message.as_bytes(), &sum).is_err() {
             return StatusCode::UNAUTHORIZED;
         }

@@ -121,7 +121,8 @@ type Place = (Ticks, u64, u32);
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     by_key: HashMap<EntityKey, u32>,
-    slots: Vec<Option<Mark>>,
+    /// Boxed: a table that doubles must not leave holes of its old size behind.
+    slots: Vec<Option<Box<Mark>>>,
     free: Vec<u32>,
     queues: [BTreeSet<Place>; 2],
     claims: HashMap<u64, u32>,
@@ -175,7 +176,7 @@ impl Marks {
     }
 
     pub(super) fn get(&self, slot: u32) -> Option<&Mark> {
-        self.slots.get(slot as usize)?.as_ref()
+        self.slots.get(slot as usize)?.as_deref()
     }
 
     /// The mark in a touched slot, unless it is gone or written already.
@@ -220,7 +221,7 @@ impl Marks {
         self.ages.insert((mark.behind.since, mark.id));
         self.resync += u64::from(mark.behind.class == MarkClass::Resync);
         self.queues[queue_of(mark.behind.class)].insert((mark.due, mark.id, slot));
-        self.slots[slot as usize] = Some(mark);
+        self.slots[slot as usize] = Some(Box::new(mark));
         slot
     }
 
