@@ -135,6 +135,10 @@ impl Plane {
                     }
                     match runtime.block_on(install(&config)) {
                         Ok(()) => return Ok(()),
+                        // It has looked at the CRD and refuses it: waiting does not help.
+                        Err(kube::Error::Api(status)) if status.code == 422 => {
+                            return Err(status.message);
+                        }
                         Err(error) => last = error.to_string(),
                     }
                     std::thread::sleep(Duration::from_millis(100));
