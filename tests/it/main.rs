@@ -7,6 +7,7 @@
 )]
 
 mod api;
+mod cluster;
 mod pipeline;
 mod provider;
 mod publish;

@@ -9,7 +9,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::limits::{DNS_SUBDOMAIN, DNS_SUBDOMAIN_OR_EMPTY, ONE_EXPOSURE, ONE_RECEIVER, PORT, cel};
+use super::limits::{
+    DNS_SUBDOMAIN, DNS_SUBDOMAIN_OR_EMPTY, ONE_EXPOSURE, ONE_RECEIVER, PORT, QUANTITY, cel,
+};
 
 /// An object whose fields are not described here.
 pub(super) fn open_object(_: &mut SchemaGenerator) -> Schema {
@@ -54,6 +56,7 @@ fn quantity_map(_: &mut SchemaGenerator) -> Schema {
             "anyOf": [{ "type": "integer" }, { "type": "string" }],
             "maxLength": 32,
             "pattern": "^[0-9]+([.][0-9]+)?([numkMGTPE]|[KMGTPE]i|[eE][0-9]+)?$",
+            "x-kubernetes-validations": cel(&[QUANTITY]),
         },
     })
 }
