@@ -196,6 +196,12 @@ impl Contenders {
         self.refresh(places, BTreeSet::from([account.clone()]))
     }
 
+    /// Whether anything is known of an account's rule of a type, since somebody has the account.
+    pub fn has_seen(&self, account: &Account, kind: NotificationType) -> bool {
+        let members = self.accounts.get(account);
+        members.is_some_and(|members| members.seen.contains_key(&kind))
+    }
+
     /// What a subscription may have; `None` for one that was not put in.
     pub fn verdict(&self, uid: &str) -> Option<Verdict> {
         let one = self.all.get(uid)?;
