@@ -34,9 +34,10 @@ $(DENY):
 bench: ## Measure against bare axum and raw fsync; writes target/bench/
 	$(CARGO) bench --bench journey
 
-crds: ## Write crds/ and docs/resource.md anew from the resource types
+crds: ## Write crds/, docs/resource.md and docs/conditions.md anew from the types
 	$(CARGO) run --quiet -- crd > crds/bellhop.dev_webhooksubscriptions.yaml
 	$(CARGO) run --quiet -- crd --reference > docs/resource.md
+	$(CARGO) run --quiet -- crd --conditions > docs/conditions.md
 
 clean: ## Remove all that was built
 	$(CARGO) clean

@@ -7,12 +7,15 @@
 //! are assembled here.
 
 pub mod check;
+pub mod cluster;
 pub mod conditions;
 pub mod crd;
 pub mod dataplane;
 pub mod demo;
 pub mod keystore;
 pub mod manifests;
+pub mod operator;
+pub mod release;
 pub mod run;
 pub mod simulate;
 pub mod standalone;
@@ -69,6 +72,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run one subscription without a cluster: register, receive, fetch, publish
     Run(run::RunArgs),
+    /// Run the operator: WebhookSubscriptions in a cluster become rules at the provider
+    Operator(operator::OperatorArgs),
+    /// Free subscriptions that are being deleted and whose operator is gone
+    Release(release::ReleaseArgs),
     /// Run a simulated provider: registry, reseller API, and a control API to steer it
     Simulate(simulate::SimulateArgs),
     /// Validate a subscription against the real provider, without writing anything
@@ -82,8 +89,8 @@ impl Command {
     /// what went wrong.
     const fn default_filter(&self) -> &'static str {
         match self {
-            Self::Run(_) | Self::Simulate(_) => "info",
-            Self::Demo(_) | Self::Check(_) | Self::Crd(_) => "error",
+            Self::Run(_) | Self::Operator(_) | Self::Simulate(_) => "info",
+            Self::Demo(_) | Self::Release(_) | Self::Check(_) | Self::Crd(_) => "error",
         }
     }
 }
@@ -123,6 +130,8 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Demo(args) => demo::run(args).await,
             Command::Run(args) => run::run(args).await,
+            Command::Operator(args) => operator::run(args).await,
+            Command::Release(args) => release::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Crd(args) => crd::run(args),

@@ -10,6 +10,7 @@ mod apply;
 mod kstatus;
 mod kubectl;
 mod limits;
+mod operator;
 mod plane;
 mod rules;
 mod space;

@@ -1,0 +1,104 @@
+//! The whole way once: created, registered, quiet, mended, deleted.
+
+use std::time::Duration;
+
+use bellhop::simulator::Kind;
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use super::rig::{KEY, Rig};
+
+#[tokio::test]
+async fn a_subscription_is_registered_kept_and_removed() {
+    let Some(rig) = Rig::new("journey").await else {
+        return;
+    };
+    let operator = rig.operator();
+    // The Secret comes late: said, and acted on at once when it is there.
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "Ready", "False SecretMissing").await;
+    rig.until("shop", "Reconciling", "True SecretMissing").await;
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.until("shop", "Ready", "True Ok").await;
+    rig.check_registered("shop").await;
+    let object = rig.get("shop").await.unwrap();
+    let status = object.status.clone().unwrap();
+    assert_eq!(status.registered.as_deref(), Some("2/2"));
+    assert_eq!(
+        status.observed_generation,
+        object.metadata.generation.unwrap()
+    );
+    assert_eq!(
+        object.metadata.finalizers.unwrap(),
+        ["bellhop.dev/registration"]
+    );
+
+    // Nothing changes: no call of a pass, neither here nor there.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let before = operator.breaker.calls();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let after = operator.breaker.calls();
+    assert_eq!(after[before.len()..], [] as [String; 0]);
+
+    // Another url is another rule url.
+    rig.patch(
+        "shop",
+        json!({ "spec": { "url": "https://hooks.example.com/moved" } }),
+    )
+    .await;
+    for _ in 0..200 {
+        let url = rig.rules()[&Kind::Rate]["url"].as_str().unwrap().to_owned();
+        if url.starts_with("https://hooks.example.com/moved/rate/") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    rig.until("shop", "Ready", "True Ok").await;
+    rig.check_registered_at("shop", "moved").await;
+
+    rig.delete("shop").await;
+    rig.check_gone("shop").await;
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn the_users_secret_may_be_gone_when_the_subscription_is_deleted() {
+    let Some(rig) = Rig::new("secretless").await else {
+        return;
+    };
+    let operator = rig.operator();
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "Ready", "True Ok").await;
+    rig.secrets()
+        .delete("redeam-keys", &DeleteParams::default())
+        .await
+        .unwrap();
+    rig.until("shop", "Ready", "False SecretMissing").await;
+    rig.check_registered("shop").await;
+    // In the foreground, as Argo CD does it: the object waits for what it owns.
+    rig.subscriptions()
+        .delete("shop", &DeleteParams::foreground())
+        .await
+        .unwrap();
+    for _ in 0..200 {
+        if rig.rules().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(rig.rules().is_empty());
+    // No garbage collector runs here: only its own finalizer may be left.
+    for _ in 0..200 {
+        let left = rig
+            .get("shop")
+            .await
+            .and_then(|object| object.metadata.finalizers);
+        if left.is_none_or(|left| left == ["foregroundDeletion"]) {
+            operator.stop().await;
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("our finalizer is still there");
+}
