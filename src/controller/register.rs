@@ -109,9 +109,11 @@ impl Pass<'_> {
                     }
                 }
                 Standing::OtherAccount => {
+                    let valid = ConditionType::CredentialsValid;
+                    let valid = Condition::new(valid, true, Reason::CredentialsAccepted);
                     let kind = ConditionType::Registered;
                     let changed = Condition::new(kind, false, Reason::ChannelChanged);
-                    return Ok(Outcome::settled(findings.with(changed)));
+                    return Ok(Outcome::settled(findings.with(valid).with(changed)));
                 }
                 Standing::Unclear(error) => return Ok(unclear(findings, &error)),
             }

@@ -21,6 +21,7 @@ use bellhop::provider::base::BaseUrl;
 use bellhop::provider::credentials::CredentialSource;
 use bellhop::provider::{Registry, RegistryError, Rule, RuleBody};
 use bellhop::registration::conflict::Account;
+use bellhop::secrets::Fingerprint;
 use bellhop::simulator::{Config, Kind, Simulator};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
@@ -127,15 +128,19 @@ fn broken_client(inner: Client, breaker: Arc<Breaker>) -> Client {
     Client::new(service, namespace)
 }
 
+/// Two accounts at two providers, told apart by their keys.
 struct BrokenProviders {
     inner: HttpProviders,
+    other: HttpProviders,
     breaker: Arc<Breaker>,
 }
 
 impl Providers for BrokenProviders {
     fn registry(&self, account: &Account, credentials: Arc<CredentialSource>) -> Arc<dyn Registry> {
+        let other = account.api_key == Fingerprint::of(OTHER_KEY.as_bytes());
+        let providers = if other { &self.other } else { &self.inner };
         Arc::new(BrokenRegistry {
-            inner: self.inner.registry(account, credentials),
+            inner: providers.registry(account, credentials),
             breaker: self.breaker.clone(),
         })
     }
@@ -203,22 +208,34 @@ impl Operator {
 pub struct Rig {
     pub space: Space,
     pub simulator: Simulator,
+    /// Another account.
+    pub other: Simulator,
 }
 
 pub const KEY: &str = "an-api-key";
+pub const OTHER_KEY: &str = "another-api-key";
+
+async fn provider(key: &str) -> Simulator {
+    let config = Config {
+        api_key: key.to_owned(),
+        api_secret: "an-api-secret".to_owned(),
+        suppliers: 1,
+        products: 1,
+        rates: 1,
+        bookings: 1,
+        ..Config::default()
+    };
+    Simulator::start(config).await.unwrap()
+}
 
 impl Rig {
     /// A namespace and a provider, no operator yet.
     pub async fn new(test: &str) -> Option<Self> {
         let space = Space::new(test).await?;
-        let simulator = Simulator::start(Config {
-            api_key: KEY.to_owned(),
-            api_secret: "an-api-secret".to_owned(),
-            ..Config::default()
-        });
         Some(Self {
             space,
-            simulator: simulator.await.unwrap(),
+            simulator: provider(KEY).await,
+            other: provider(OTHER_KEY).await,
         })
     }
 
@@ -233,22 +250,27 @@ impl Rig {
         let controller_metrics = ControllerMetrics::new(&metrics);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let leadership = Leadership::alone(clock.clone());
-        let address = BaseUrl::parse(&self.simulator.registry_url(), false).unwrap();
-        let addresses = Addresses {
-            production: address.clone(),
-            sandbox: address,
+        let providers = |simulator: &Simulator| {
+            let address = BaseUrl::parse(&simulator.registry_url(), false).unwrap();
+            let addresses = Addresses {
+                production: address.clone(),
+                sandbox: address,
+            };
+            let rates = Rates {
+                account: 1_000,
+                operator: 1_000,
+            };
+            let budget = Budget::new(rates, leadership.clone(), clock.clone());
+            HttpProviders::new(addresses, budget, clock.clone(), &Metrics::new()).unwrap()
         };
-        let rates = Rates {
-            account: 1_000,
-            operator: 1_000,
-        };
-        let budget = Budget::new(rates, leadership.clone(), clock.clone());
-        let inner = HttpProviders::new(addresses, budget, clock.clone(), &metrics).unwrap();
+        let inner = providers(&self.simulator);
+        let other = providers(&self.other);
         let client = broken_client(self.space.client.clone(), breaker.clone());
         let parts = Parts {
-            client: guarded(client, leadership, controller_metrics.clone()),
+            client: guarded(client, leadership.clone(), controller_metrics.clone()),
             providers: Arc::new(BrokenProviders {
                 inner,
+                other,
                 breaker: breaker.clone(),
             }),
             clock,
@@ -354,6 +376,35 @@ impl Rig {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("{name} is still there after 60 s");
+    }
+
+    /// Changes the user's Secret.
+    pub async fn change_keys(&self, name: &str, key: &str, secret: &str) {
+        let patch = json!({ "stringData": { "apiKey": key, "apiSecret": secret } });
+        let params = kube::api::PatchParams::default();
+        let secrets = self.secrets();
+        secrets
+            .patch(name, &params, &kube::api::Patch::Merge(patch))
+            .await
+            .unwrap();
+    }
+
+    /// Waits until something holds.
+    pub async fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
+        for _ in 0..1_200 {
+            if holds() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("not so after 60 s: {what}");
+    }
+
+    /// The message of a condition.
+    pub async fn message(&self, name: &str, kind: &str) -> String {
+        let status = self.get(name).await.unwrap().status.unwrap();
+        let mut all = status.conditions.into_iter();
+        all.find(|one| one.type_ == kind).unwrap().message
     }
 
     /// Deletes a subscription, without waiting.
