@@ -239,7 +239,8 @@ impl Plane {
             } }],
             "users": [{ "name": user, "user": credentials }]
         });
-        let name = format!("{user}.kubeconfig");
+        // KUBECONFIG is a list with colons between.
+        let name = format!("{}.kubeconfig", user.replace(':', "-"));
         write(&self.folder, &name, &config.to_string());
         self.folder.join(name)
     }
