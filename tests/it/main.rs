@@ -8,6 +8,7 @@
 
 mod api;
 mod pipeline;
+mod probe;
 mod provider;
 mod publish;
 mod receiver;
