@@ -12,10 +12,13 @@ mod kubectl;
 mod limits;
 mod operator;
 mod plane;
+mod process;
+mod rights;
 mod rules;
 mod space;
 mod supervise;
 mod tools;
+mod walk;
 
 use std::time::{Duration, Instant};
 

@@ -254,11 +254,6 @@ pub const SIZE_GROWS: Cel = Cel {
     rule: "!self.matches('^[1-9][0-9]{0,5}(Mi|Gi|Ti|M|G|T)$') || !oldSelf.matches('^[1-9][0-9]{0,5}(Mi|Gi|Ti|M|G|T)$') || quantity(self).compareTo(quantity(oldSelf)) >= 0",
     message: "a volume can only grow: write the size it has, or a larger one",
 };
-/// On a value of `receiver.resources`.
-pub const QUANTITY: Cel = Cel {
-    rule: "type(self) == int ? self >= 0 : self.matches('^[0-9]+([.][0-9]+)?([numkMGTPE]|[KMGTPE]i|[eE][0-9]+)?$')",
-    message: "write a number with a unit, such as `100m` of cpu or `64Mi` of memory",
-};
 /// On `receiver.replicas`.
 pub const ONE_RECEIVER: Cel = Cel {
     rule: "self == 1",

@@ -72,7 +72,7 @@ async fn explain_describes_every_field() {
 }
 
 /// A condition as the operator writes it.
-pub fn condition(kind: ConditionType, status: &str, reason: Reason, generation: i64) -> Value {
+fn condition(kind: ConditionType, status: &str, reason: Reason, generation: i64) -> Value {
     json!({
         "type": kind.as_str(), "status": status, "reason": reason.as_str(),
         "message": reason.sentence(), "observedGeneration": generation,

@@ -3,6 +3,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use kube::api::{Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::supervise::Supervised;
 use super::tools;
@@ -32,30 +33,30 @@ pub struct Plane {
     port: u16,
     ca: Issuer<'static, KeyPair>,
     ca_pem: String,
-    /// The kubectl of the same version.
-    pub kubectl: PathBuf,
+    kubectl: PathBuf,
     /// The kubeconfig of an administrator.
     pub admin: PathBuf,
     programs: [Supervised; 2],
 }
 
 /// The control plane of this process; none, with a word, where the programs are missing.
-pub fn plane() -> Option<&'static Plane> {
+pub fn shared() -> Option<&'static Plane> {
+    // A failure is kept as well: the other tests need not wait for it again.
     static PLANE: OnceLock<Option<Result<Plane, String>>> = OnceLock::new();
-    let plane = PLANE.get_or_init(|| {
-        let programs = Programs {
-            etcd: tools::find("etcd")?,
-            apiserver: tools::kubernetes("kube-apiserver")?,
-            kubectl: tools::kubernetes("kubectl")?,
-        };
-        Some(Plane::start(programs))
-    });
-    match plane {
+    let start = || Some(Plane::start(&Programs::find()?, true));
+    match PLANE.get_or_init(start) {
         // Every test that is skipped says so itself.
         None => tools::kubernetes("kube-apiserver").and(None),
         Some(Ok(plane)) => Some(plane),
         Some(Err(why)) => panic!("the control plane did not start: {why}"),
     }
+}
+
+/// A control plane for one test alone, without the CRD.
+pub fn own() -> Option<&'static Plane> {
+    let plane = Plane::start(&Programs::find()?, false).unwrap();
+    // Gone with the process, like the other one.
+    Some(Box::leak(Box::new(plane)))
 }
 
 struct Programs {
@@ -64,13 +65,36 @@ struct Programs {
     kubectl: PathBuf,
 }
 
+impl Programs {
+    fn find() -> Option<Self> {
+        Some(Self {
+            etcd: tools::find("etcd")?,
+            apiserver: tools::kubernetes("kube-apiserver")?,
+            kubectl: tools::kubernetes("kubectl")?,
+        })
+    }
+}
+
+/// One call to the API server.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Call {
+    /// `get`, `watch`, `patch`, …
+    pub verb: String,
+    /// `bellhop.dev/webhooksubscriptions/status`; the path where it is about no resource.
+    pub what: String,
+    /// Empty: all, or none.
+    pub namespace: String,
+    /// The answer.
+    pub code: u64,
+}
+
 impl Plane {
-    fn start(programs: Programs) -> Result<Self, String> {
+    fn start(programs: &Programs, with_crd: bool) -> Result<Self, String> {
         // Removed here when the start fails, by the supervisors afterwards.
         let temporary = tempfile::Builder::new()
             .prefix("bellhop-plane-")
             .tempdir()
-            .map_err(|error| error.to_string())?;
+            .unwrap();
         let folder = temporary.path();
         let port = free_port();
         let ca_key = KeyPair::generate().unwrap();
@@ -101,12 +125,12 @@ impl Plane {
             kubectl: programs.kubectl.clone(),
             admin: PathBuf::new(),
             programs: [
-                start_etcd(folder, &programs),
-                start_apiserver(folder, &programs, port),
+                start_etcd(folder, programs),
+                start_apiserver(folder, programs, port),
             ],
         };
         plane.admin = plane.kubeconfig("admin", "system:masters");
-        plane.wait(started)?;
+        plane.wait(started, with_crd)?;
         println!(
             "Kubernetes {} is ready after {:.1} s",
             tools::version(),
@@ -116,8 +140,8 @@ impl Plane {
         Ok(plane)
     }
 
-    /// Until the API server is ready and serves the CRD.
-    fn wait(&mut self, started: Instant) -> Result<(), String> {
+    /// Until the API server is ready and, if asked for, serves the CRD.
+    fn wait(&mut self, started: Instant, with_crd: bool) -> Result<(), String> {
         let config = self.admin.clone();
         let mut last = String::new();
         // A thread of its own: the caller may be inside a runtime.
@@ -133,8 +157,12 @@ impl Plane {
                             return Err(end);
                         }
                     }
-                    match runtime.block_on(install(&config)) {
+                    match runtime.block_on(ready(&config, with_crd)) {
                         Ok(()) => return Ok(()),
+                        // It has looked at the CRD and refuses it: waiting does not help.
+                        Err(kube::Error::Api(status)) if status.code == 422 => {
+                            return Err(status.message);
+                        }
                         Err(error) => last = error.to_string(),
                     }
                     std::thread::sleep(Duration::from_millis(100));
@@ -145,18 +173,61 @@ impl Plane {
         })
     }
 
-    /// A home folder for programs that want one.
-    pub fn home(&self) -> &Path {
-        &self.folder
+    /// The real kubectl, as an administrator.
+    pub fn kubectl(&self) -> Command {
+        let mut command = Command::new(&self.kubectl);
+        command.env("KUBECONFIG", &self.admin);
+        // Its cache of what the server offers, and its preferences, are not the user's.
+        command.env("HOME", &self.folder);
+        command
+    }
+
+    /// Everything that a user has called so far.
+    pub fn calls(&self, user: &str) -> Vec<Call> {
+        let log = std::fs::read_to_string(self.folder.join("audit.log")).unwrap_or_default();
+        // The last line may be half written.
+        let events = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let of_user = events.filter(|event| event["user"]["username"] == user);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        of_user
+            .map(|event| {
+                let object = &event["objectRef"];
+                let parts = ["apiGroup", "resource", "subresource"].map(|key| text(&object[key]));
+                let parts: Vec<String> =
+                    parts.into_iter().filter(|part| !part.is_empty()).collect();
+                let path = text(&event["requestURI"]);
+                Call {
+                    verb: text(&event["verb"]),
+                    what: if parts.is_empty() {
+                        path
+                    } else {
+                        parts.join("/")
+                    },
+                    namespace: text(&object["namespace"]),
+                    code: event["responseStatus"]["code"].as_u64().unwrap_or_default(),
+                }
+            })
+            .collect()
     }
 
     /// A kubeconfig for a user of a group, who can do what RBAC says.
     pub fn kubeconfig(&self, user: &str, group: &str) -> PathBuf {
         let (certificate, key) = issue(&self.ca, CertificateParams::default(), user, group);
-        let inline = |pem: &str| {
-            use base64::Engine;
-            base64::engine::general_purpose::STANDARD.encode(pem)
-        };
+        let credentials = json!({
+            "client-certificate-data": base64(&certificate),
+            "client-key-data": base64(&key)
+        });
+        self.kubeconfig_with(user, &credentials)
+    }
+
+    /// A kubeconfig with the token of a service account.
+    pub fn kubeconfig_of_token(&self, account: &str, token: &str) -> PathBuf {
+        self.kubeconfig_with(account, &json!({ "token": token }))
+    }
+
+    fn kubeconfig_with(&self, user: &str, credentials: &Value) -> PathBuf {
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
@@ -164,17 +235,19 @@ impl Plane {
             "contexts": [{ "name": "test", "context": { "cluster": "test", "user": user } }],
             "clusters": [{ "name": "test", "cluster": {
                 "server": format!("https://127.0.0.1:{}", self.port),
-                "certificate-authority-data": inline(&self.ca_pem)
+                "certificate-authority-data": base64(&self.ca_pem)
             } }],
-            "users": [{ "name": user, "user": {
-                "client-certificate-data": inline(&certificate),
-                "client-key-data": inline(&key)
-            } }]
+            "users": [{ "name": user, "user": credentials }]
         });
-        let name = format!("{}.kubeconfig", user.replace([':', '/'], "-"));
+        let name = format!("{user}.kubeconfig");
         write(&self.folder, &name, &config.to_string());
         self.folder.join(name)
     }
+}
+
+fn base64(text: &str) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(text)
 }
 
 /// A client for a kubeconfig; it belongs to the runtime of the test that makes it.
@@ -185,12 +258,15 @@ pub async fn client(kubeconfig: &Path) -> Client {
     Client::try_from(config.unwrap()).unwrap()
 }
 
-async fn install(kubeconfig: &Path) -> kube::Result<()> {
+async fn ready(kubeconfig: &Path, with_crd: bool) -> kube::Result<()> {
     let client = client(kubeconfig).await;
     let ready = axum::http::Request::get("/readyz")
         .body(Vec::new())
         .unwrap();
     client.request_text(ready).await?;
+    if !with_crd {
+        return Ok(());
+    }
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
     let crd = bellhop::api::crd::crd();
     let name = crd["metadata"]["name"].as_str().unwrap();
@@ -203,28 +279,21 @@ async fn install(kubeconfig: &Path) -> kube::Result<()> {
 }
 
 fn start_etcd(folder: &Path, programs: &Programs) -> Supervised {
-    let client = format!("unix://{}", folder.join("etcd.sock").display());
-    let peer = format!("unix://{}", folder.join("peer.sock").display());
-    let arguments = [
-        "--data-dir",
-        &folder.join("etcd").display().to_string(),
-        "--listen-client-urls",
-        &client,
-        // Nobody looks at it, but it must be an address.
-        "--advertise-client-urls",
-        "http://localhost:2379",
-        "--listen-peer-urls",
-        &peer,
-        "--unsafe-no-fsync",
-        "--log-level",
-        "warn",
-    ];
-    Supervised::start(folder, &programs.etcd, &arguments)
+    let socket = |name: &str| format!("unix://{}", folder.join(name).display());
+    let mut etcd = Command::new(&programs.etcd);
+    etcd.arg("--data-dir").arg(folder.join("etcd"));
+    etcd.args(["--listen-client-urls", &socket("etcd.sock")]);
+    etcd.args(["--listen-peer-urls", &socket("peer.sock")]);
+    // Nobody looks at it, but it must be an address.
+    etcd.args(["--advertise-client-urls", "http://localhost:2379"]);
+    etcd.args(["--unsafe-no-fsync", "--log-level", "warn"]);
+    Supervised::start(folder, "etcd", &etcd)
 }
 
 fn start_apiserver(folder: &Path, programs: &Programs, port: u16) -> Supervised {
     let file = |name: &str| folder.join(name).display().to_string();
-    let arguments = [
+    let mut apiserver = Command::new(&programs.apiserver);
+    for (name, value) in [
         ("--etcd-servers", format!("unix://{}", file("etcd.sock"))),
         ("--bind-address", "127.0.0.1".into()),
         ("--advertise-address", "127.0.0.1".into()),
@@ -244,17 +313,20 @@ fn start_apiserver(folder: &Path, programs: &Programs, port: u16) -> Supervised 
         ("--audit-log-path", file("audit.log")),
         // Nobody runs who would make the accounts that it wants.
         ("--disable-admission-plugins", "ServiceAccount".into()),
-    ];
-    let arguments: Vec<String> = arguments
-        .into_iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    Supervised::start(folder, &programs.apiserver, &arguments)
+        // Stricter than most clusters: who names an owner must have a right on it.
+        (
+            "--enable-admission-plugins",
+            "OwnerReferencesPermissionEnforcement".into(),
+        ),
+    ] {
+        apiserver.arg(format!("{name}={value}"));
+    }
+    Supervised::start(folder, "kube-apiserver", &apiserver)
 }
 
 /// Outside the range from which the kernel gives ports away, so that no test that asks for port 0
 /// takes it between this look and the server's start.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::iter::repeat_with(|| fastrand::u16(20_000..32_000))
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .unwrap()

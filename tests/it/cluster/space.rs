@@ -26,9 +26,14 @@ impl Space {
     /// A new namespace; none, with a word, where no control plane can be started.
     pub async fn new(test: &str) -> Option<Self> {
         // The first test starts the control plane, which blocks for seconds.
-        let plane = tokio::task::spawn_blocking(plane::plane).await.unwrap()?;
+        let plane = tokio::task::spawn_blocking(plane::shared).await.unwrap()?;
+        Some(Self::on(plane, &format!("{test}-{:08x}", fastrand::u32(..))).await)
+    }
+
+    /// A new namespace of a certain name.
+    pub async fn on(plane: &'static Plane, name: &str) -> Self {
         let client = plane::client(&plane.admin).await;
-        let name = format!("{test}-{:08x}", fastrand::u32(..));
+        let name = name.to_owned();
         let namespace = Namespace {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -40,11 +45,11 @@ impl Space {
         all.create(&PostParams::default(), &namespace)
             .await
             .unwrap();
-        Some(Self {
+        Self {
             name,
             client,
             plane,
-        })
+        }
     }
 
     /// Runs the real kubectl in this namespace.
@@ -54,29 +59,16 @@ impl Space {
 
     /// The same, with text on its stdin (`-f -`).
     pub fn kubectl_with<const N: usize>(&self, arguments: [&str; N], input: &str) -> Said {
-        let mut child = Command::new(&self.plane.kubectl)
-            .arg("--kubeconfig")
-            .arg(&self.plane.admin)
-            .args(["--namespace", &self.name])
-            .args(arguments)
-            // Its cache of what the server offers, and its preferences, are not the user's.
-            .env("HOME", self.plane.home())
-            .env_remove("KUBECONFIG")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(input.as_bytes()).unwrap();
-        drop(stdin);
-        let output = child.wait_with_output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Said {
-            well: output.status.success(),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        }
+        let mut command = self.plane.kubectl();
+        command.args(["--namespace", &self.name]).args(arguments);
+        Said::of(command, input)
+    }
+
+    /// The same, in another namespace.
+    pub fn kubectl_in<const N: usize>(&self, namespace: &str, arguments: [&str; N]) -> Said {
+        let mut command = self.plane.kubectl();
+        command.args(["--namespace", namespace]).args(arguments);
+        Said::of(command, "")
     }
 
     fn dump(&self) -> String {
@@ -120,6 +112,25 @@ pub struct Said {
 }
 
 impl Said {
+    /// Runs a command to its end.
+    pub fn of(mut command: Command, input: &str) -> Self {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).unwrap();
+        drop(stdin);
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Self {
+            well: output.status.success(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
+    }
+
     /// What it printed, when it had to end well.
     #[track_caller]
     pub fn fine(self) -> String {

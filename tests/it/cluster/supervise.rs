@@ -5,7 +5,6 @@
 //! and each test has one of its own) is relied on. The script has its own process group, so that
 //! Ctrl-C reaches it only through that pipe.
 
-use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,13 +18,15 @@ pub struct Supervised {
 impl Supervised {
     /// Starts a program. What it prints goes to `folder/NAME.log`; the folder goes when it is
     /// stopped.
-    pub fn start<A: AsRef<OsStr>>(folder: &Path, program: &Path, arguments: &[A]) -> Self {
-        let name = program.file_name().unwrap().to_string_lossy();
+    pub fn start(folder: &Path, name: &str, program: &Command) -> Self {
         let log = folder.join(format!("{name}.log"));
+        let environment = program.get_envs();
         let script = Command::new("sh")
             .args(["-c", include_str!("supervise.sh"), "supervise"])
-            .args([folder, &log, program])
-            .args(arguments)
+            .args([folder, &log])
+            .arg(program.get_program())
+            .args(program.get_args())
+            .envs(environment.filter_map(|(name, value)| Some((name, value?))))
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -35,10 +36,15 @@ impl Supervised {
         Self { script, log }
     }
 
+    /// What it has printed so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// The last lines of its log, if it has ended.
     pub fn ended(&mut self) -> Option<String> {
         let status = self.script.try_wait().unwrap()?;
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         let last = lines[lines.len().saturating_sub(20)..].join("\n");
         Some(format!("{} {status}:\n{last}", self.log.display()))
@@ -57,12 +63,11 @@ impl Drop for Supervised {
 #[ignore = "the process that another test kills"]
 fn owner() {
     let folder = std::env::var_os("BELLHOP_SUPERVISE_TEST").unwrap();
-    let shell = [
-        "-c",
-        "echo $$ >\"$0/pid\"; exec sleep 1000",
-        folder.to_str().unwrap(),
-    ];
-    let _program = Supervised::start(Path::new(&folder), Path::new("sh"), &shell);
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "echo $$ >\"$0/pid\"; exec sleep 1000"])
+        .arg(&folder);
+    let _program = Supervised::start(Path::new(&folder), "shell", &shell);
     std::thread::sleep(std::time::Duration::from_secs(1000));
 }
 
