@@ -35,6 +35,7 @@ pub mod register;
 pub mod release;
 pub mod session;
 pub mod status;
+pub mod teller;
 pub mod validate;
 pub mod vault;
 pub mod waiting;

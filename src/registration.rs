@@ -2,7 +2,7 @@
 //!
 //! Owns: the plan (pure: desired × observed → actions with reasons), its execution in the
 //! two-phase order, the drift check, who comes first when several want the same rule or URL
-//! ([`conflict`]), and what may be said about it (report, `/status`, metrics).
+//! ([`conflict`]), the probe of the public URL ([`probe`]), and what may be said about it (report, `/status`, metrics).
 //!
 //! # What holds at every moment
 //!
@@ -19,6 +19,7 @@
 //!
 //! Never here: Kubernetes; a guess about who owns a rule; a key or a foreign URL in a message.
 
+pub mod address;
 pub mod check;
 pub mod conflict;
 pub mod drift;
@@ -26,6 +27,7 @@ pub mod execute;
 mod judge;
 mod metrics;
 pub mod plan;
+pub mod probe;
 pub mod report;
 
 pub use check::{Check, Level, Resolver, SystemResolver, check, exit_code};

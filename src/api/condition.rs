@@ -174,6 +174,12 @@ impl Condition {
         }
     }
 
+    /// The first of the conditions that have this reason, with the status that it then has.
+    pub fn of(reason: Reason) -> Self {
+        let (kind, status) = reason.conditions()[0];
+        Self::new(kind, status, reason)
+    }
+
     /// With what it is about (a sink, a type, a field) before the reason's sentence. Must hold
     /// nothing that moves by itself and no text of the provider.
     #[must_use]

@@ -140,19 +140,27 @@ pub async fn remove_secret(
     }
 }
 
-/// Patches the status.
+/// Patches the status. The version of the object that this made; `None` when it is gone.
 ///
 /// # Errors
 /// What the API server said.
-pub async fn patch_status(client: &Client, key: &Key, status: Value) -> Result<(), kube::Error> {
+pub async fn patch_status(
+    client: &Client,
+    key: &Key,
+    status: Value,
+) -> Result<Option<String>, kube::Error> {
     let patch = Patch::Merge(json!({ "status": status }));
     let api: Api<kube::core::PartialObjectMeta<WebhookSubscription>> =
         Api::namespaced(client.clone(), &key.namespace);
     // Only the metadata of the answer is of interest, and objects may be more than we can read.
-    gone_is_done(
-        api.patch_subresource("status", &key.name, &params(), &patch)
-            .await,
-    )
+    match api
+        .patch_subresource("status", &key.name, &params(), &patch)
+        .await
+    {
+        Ok(answer) => Ok(answer.metadata.resource_version),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn params() -> PatchParams {

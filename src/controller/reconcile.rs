@@ -14,13 +14,13 @@ use tracing::Instrument as _;
 use super::Context;
 use super::apply::{add_finalizer, has_finalizer, patch_status};
 use super::dereference::{Dereferenced, dereference};
-use super::events::tell;
 use super::finalize::{Deleted, Deletion};
 use super::fleet::{Key, Object, Snapshot};
 use super::queue::Next;
 use super::register::{Outcome, Pass};
 use super::session::{Inputs, PAUSED, RECONCILE_AT, ROTATE_KEYS, Session, jittered, spread};
 use super::status::Findings;
+use super::teller::Teller;
 use super::validate::{Checked, Refused, account, credentials, owned, validate};
 use crate::api::v1alpha1::WebhookSubscription;
 use crate::api::{Condition, ConditionStatus, ConditionType, Reason};
@@ -60,13 +60,18 @@ async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
         }
     };
     let begun = Instant::now();
+    let teller = Teller::new(&context, &key, &subscription, session.said.as_ref());
+    let subscription = teller.current().await;
     let work = Work {
         context: &context,
         key: &key,
         subscription: &subscription,
         snapshot: &snapshot,
+        teller: &teller,
     };
-    let next = match work.run(&mut session, inputs).await {
+    let ended = work.run(&mut session, inputs).await;
+    session.said = teller.into_said();
+    let next = match ended {
         Ok(next) => next,
         Err(Trouble::Busy) => {
             return Some(Next::Soon(jittered(BUSY)));
@@ -107,6 +112,7 @@ struct Work<'a> {
     key: &'a Key,
     subscription: &'a Arc<WebhookSubscription>,
     snapshot: &'a Snapshot,
+    teller: &'a Teller<'a>,
 }
 
 impl Work<'_> {
@@ -114,7 +120,7 @@ impl Work<'_> {
         if self.annotation(PAUSED).as_deref() == Some("true") {
             let kind = ConditionType::Accepted;
             let paused = Condition::new(kind, ConditionStatus::Unknown, Reason::Paused);
-            self.say(&Findings::default().with(paused)).await?;
+            self.teller.say(&Findings::default().with(paused)).await?;
             return Ok(rest(session, inputs, None));
         }
         let deleting = self.subscription.metadata.deletion_timestamp.is_some();
@@ -141,7 +147,7 @@ impl Work<'_> {
                 } else {
                     Findings::accepted(self.subscription)
                 };
-                self.say(&findings.with(condition)).await?;
+                self.teller.say(&findings.with(condition)).await?;
                 // What mends it is watched.
                 return Ok(rest(session, inputs, None));
             }
@@ -164,10 +170,11 @@ impl Work<'_> {
             subscription: self.subscription,
             checked,
             vault,
+            teller: self.teller,
             unfinished: self.snapshot.unfinished,
         };
         let outcome = pass.run(session).await?;
-        self.say(&outcome.findings).await?;
+        self.teller.say(&outcome.findings).await?;
         Ok(self.next(session, inputs, interval, &outcome))
     }
 
@@ -254,24 +261,12 @@ impl Work<'_> {
                 Ok(rest(session, inputs, None))
             }
             Deleted::Waits { findings, at_least } => {
-                self.say(&findings).await?;
+                self.teller.say(&findings).await?;
                 self.context.metrics.failed("deletion");
                 session.last = Some(inputs);
                 Ok(Next::Retry { at_least })
             }
         }
-    }
-
-    /// Writes the status and its Events, if there is anything new.
-    async fn say(&self, findings: &Findings) -> Result<(), kube::Error> {
-        let now = self.context.now();
-        let Some(change) = findings.change(self.subscription, now) else {
-            return Ok(());
-        };
-        patch_status(&self.context.client, self.key, change.patch).await?;
-        let (client, identity) = (&self.context.client, &self.context.identity);
-        tell(client, self.subscription, identity, &change.events, now).await;
-        Ok(())
     }
 
     fn next(
@@ -319,7 +314,7 @@ impl Drop for Turn<'_> {
 async fn undecodable(context: &Context, key: &Key, metadata: &ObjectMeta, why: &str) -> Next {
     let status = super::status::undecodable(metadata, why, context.now());
     match patch_status(&context.client, key, status).await {
-        Ok(()) => Next::WhenAsked,
+        Ok(_) => Next::WhenAsked,
         Err(error) => {
             tracing::warn!(%error, "cannot say that an object cannot be read");
             Next::Retry {

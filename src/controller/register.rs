@@ -17,6 +17,7 @@ use super::fleet::Key;
 use super::owned::{Content, Rotation};
 use super::session::{Line, RECONCILE_AT, ROTATE_KEYS, Session};
 use super::status::Findings;
+use super::teller::Teller;
 use super::validate::{Checked, account};
 use super::vault::Vault;
 use crate::api::v1alpha1::WebhookSubscription;
@@ -80,6 +81,8 @@ pub struct Pass<'a> {
     pub checked: Checked,
     /// The owned Secret, just read.
     pub vault: Arc<Vault>,
+    /// Says how far it came.
+    pub teller: &'a Teller<'a>,
     /// Another operator's write may still be on its way.
     pub unfinished: bool,
 }
@@ -149,7 +152,7 @@ impl Pass<'_> {
             Rotated::Stopped(report) => report,
             Rotated::Done(asked) => {
                 findings.rotate_keys = asked;
-                line.executor.reconcile(&desired).await
+                self.carry_out(line, &desired, claimed.len()).await
             }
         };
         self.tell_fleet(line);
@@ -355,6 +358,42 @@ impl Pass<'_> {
         self.context.metrics.rotated(gap);
         tracing::info!(%kind, gap_milliseconds = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX), "the rule was made anew with another key; its type is compared in full");
         Ok(())
+    }
+
+    /// The executor's pass. A first registration says how far it came, rule by rule, for whoever
+    /// watches.
+    async fn carry_out(&self, line: &Line, desired: &DesiredRules, claimed: usize) -> Report {
+        let work = line.executor.reconcile(desired);
+        let status = self.subscription.status.as_ref();
+        let known = status.is_some_and(|status| !status.rules.is_empty());
+        if known || desired.mode == Mode::Observe || desired.suspend {
+            return work.await;
+        }
+        let mut enabled = line.registry.enabled();
+        let before = *enabled.borrow_and_update();
+        self.tell_progress(0, desired.rules.len() + claimed).await;
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                report = &mut work => return report,
+                Ok(()) = enabled.changed() => {
+                    let done = *enabled.borrow_and_update() - before;
+                    self.tell_progress(done, desired.rules.len() + claimed).await;
+                }
+            }
+        }
+    }
+
+    /// A courtesy: the status after the pass matters.
+    async fn tell_progress(&self, done: usize, wanted: usize) {
+        let kind = ConditionType::Registered;
+        let pending = Condition::new(kind, false, Reason::RegistrationPending);
+        let mut findings = Findings::accepted(self.subscription).with(pending);
+        findings.registered = Some(format!("{done}/{wanted}"));
+        if let Err(error) = self.teller.say(&findings).await {
+            tracing::info!(%error, "how far the registration came could not be said");
+        }
     }
 
     /// The last writes of the pass, and when the next thing is due.

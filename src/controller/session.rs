@@ -17,6 +17,7 @@ use super::dereference::Dereferenced;
 use super::fleet::Key;
 use super::owned::is_owned;
 use super::providers::Watched;
+use super::teller::Said;
 use super::vault::Vault;
 use crate::api::v1alpha1::WebhookSubscription;
 use crate::clock::Ticks;
@@ -111,6 +112,8 @@ pub struct Session {
     pub vault: Option<Arc<Vault>>,
     /// The account in use.
     pub line: Option<Line>,
+    /// The status that was written last.
+    pub said: Option<Said>,
     /// The UID of the object whose deletion is through: the watch may still show it for a moment.
     pub deleted: Option<String>,
     /// Another operator's unfinished write may still take effect until then.

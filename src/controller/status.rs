@@ -43,6 +43,20 @@ pub struct Change {
     pub events: Vec<ConditionEvent>,
 }
 
+impl Change {
+    /// The status after the patch, as the API server makes it.
+    #[allow(
+        clippy::missing_panics_doc,
+        reason = "a status is JSON, and its own parts are one"
+    )]
+    pub fn over(&self, old: Option<&WebhookSubscriptionStatus>) -> WebhookSubscriptionStatus {
+        let mut status =
+            serde_json::to_value(old.cloned().unwrap_or_default()).expect("a status is JSON");
+        json_patch::merge(&mut status, &self.patch);
+        serde_json::from_value(status).expect("its own parts, put together")
+    }
+}
+
 impl Findings {
     /// Findings of a spec that is accepted, by an operator that runs no receivers.
     pub fn accepted(subscription: &WebhookSubscription) -> Self {
@@ -288,12 +302,12 @@ mod tests {
         Timestamp::from_second(second).expect("a time")
     }
 
-    /// As an API server does it.
     fn patched(object: &WebhookSubscription, change: &Change) -> WebhookSubscription {
-        let mut value = serde_json::to_value(object).expect("JSON");
-        let patch = json!({ "status": change.patch });
-        json_patch::merge(&mut value, &patch);
-        serde_json::from_value(value).expect("a subscription")
+        let status = change.over(object.status.as_ref());
+        WebhookSubscription {
+            status: Some(status),
+            ..object.clone()
+        }
     }
 
     fn condition(object: &WebhookSubscription, kind: &str) -> Option<(String, String)> {

@@ -9,6 +9,7 @@
 mod api;
 mod cluster;
 mod pipeline;
+mod probe;
 mod provider;
 mod publish;
 mod receiver;

@@ -9,5 +9,5 @@ mod foreign;
 mod foreign_metrics;
 mod hostile;
 mod keys;
-mod rig;
+pub mod rig;
 mod transport;

@@ -5,5 +5,6 @@ mod behaviour;
 mod crash;
 mod deletion;
 mod journey;
+mod outage;
 mod processes;
 mod rig;

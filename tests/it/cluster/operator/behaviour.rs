@@ -1,6 +1,6 @@
 //! What the operator does about drift, conflicts, changed keys and the annotations.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bellhop::simulator::Kind;
 use kube::ResourceExt as _;
@@ -70,7 +70,7 @@ async fn drift_is_mended_and_suspend_disables() {
 
 #[tokio::test]
 async fn one_subscription_per_account_and_type_and_per_url() {
-    let Some(rig) = Rig::new("conflict").await else {
+    let Some(rig) = Rig::with_two_accounts("conflict").await else {
         return;
     };
     let operator = rig.operator();
@@ -104,14 +104,14 @@ async fn one_subscription_per_account_and_type_and_per_url() {
     .await;
     rig.until("third", "Accepted", "False UrlInUse").await;
     rig.until("third", "Ready", "False UrlInUse").await;
-    assert!(rig.other.control().rules().is_empty());
+    assert!(rig.other().control().rules().is_empty());
     // The first one goes: both others get what they were waiting for, by themselves.
     rig.delete("first").await;
     rig.until_gone("first").await;
     rig.until("second", "Ready", "True Ok").await;
     rig.until("third", "Ready", "True Ok").await;
     assert!(of(Kind::Rate).starts_with("https://hooks.example.com/second/rate/"));
-    assert_eq!(rig.other.control().rules().len(), 2);
+    assert_eq!(rig.other().control().rules().len(), 2);
     operator.stop().await;
 }
 
@@ -168,7 +168,7 @@ async fn observing_writes_nothing_and_says_what_it_would_do() {
 
 #[tokio::test]
 async fn another_account_is_moved_to_only_when_told() {
-    let Some(rig) = Rig::new("channel").await else {
+    let Some(rig) = Rig::with_two_accounts("channel").await else {
         return;
     };
     let operator = rig.operator();
@@ -185,13 +185,48 @@ async fn another_account_is_moved_to_only_when_told() {
     rig.until("shop", "Ready", "False ChannelChanged").await;
     rig.until("shop", "Stalled", "True ChannelChanged").await;
     rig.check_registered("shop").await;
-    assert!(rig.other.control().rules().is_empty());
+    assert!(rig.other().control().rules().is_empty());
     let told = json!({ "metadata": { "annotations": { "bellhop.dev/reconcile-at": "yes" } } });
     rig.patch("shop", told).await;
     rig.until("shop", "Ready", "True Ok").await;
     assert!(rig.rules().is_empty(), "the old account's rules are gone");
-    assert_eq!(rig.other.control().rules().len(), 2);
+    assert_eq!(rig.other().control().rules().len(), 2);
     operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_stuck_account_does_not_delay_the_others() {
+    let Some(rig) = Rig::with_two_accounts("stuck").await else {
+        return;
+    };
+    let faults = json!({ "hang": 1.0, "hang-ms": 60_000 });
+    rig.other().control().merge_faults(&faults).unwrap();
+    rig.create_keys("other-keys", OTHER_KEY).await;
+    rig.create_keys("redeam-keys", KEY).await;
+    let operator = rig.operator();
+    // More of them than passes at a time.
+    for number in 0..12 {
+        rig.create(&format!("stuck-{number}"), |object| {
+            object["spec"]["credentialsSecretRef"]["name"] = json!("other-keys");
+        })
+        .await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "Ready", "True Ok").await;
+    println!(
+        "registered beside a stuck account after {:?}",
+        begun.elapsed()
+    );
+    // One of its calls alone takes five seconds to be given up.
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(rig.other().control().rules().is_empty());
+    operator.kill().await;
 }
 
 #[tokio::test]

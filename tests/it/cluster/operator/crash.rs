@@ -164,3 +164,34 @@ async fn a_rotation_survives_every_crash() {
 async fn a_deletion_survives_every_crash() {
     every_crash_point(Phase::Delete).await;
 }
+
+/// An old leader's write that the provider sees only when the new one has made all well.
+#[tokio::test]
+async fn a_late_write_of_an_old_leader_is_mended() {
+    let Some(rig) = prepare(Phase::Rotate).await else {
+        return;
+    };
+    let breaker = Arc::new(Breaker::default());
+    *breaker.late_delete.lock().unwrap() = Some(Duration::from_secs(10));
+    let old = rig.operator_with(breaker.clone(), "old");
+    let died = tokio::time::timeout(Duration::from_mins(1), breaker.died.notified());
+    died.await.unwrap();
+    old.kill().await;
+    let new = rig.operator_with(Arc::default(), "new");
+    check(&rig, Phase::Rotate).await;
+    rig.eventually("the late delete took effect", || rig.rules().len() == 1)
+        .await;
+    // The status still says that all is well; the second look, after half a minute, finds it.
+    rig.eventually("the rule is made again", || rig.rules().len() == 2)
+        .await;
+    rig.until("shop", "Ready", "True Ok").await;
+    for _ in 0..200 {
+        let rules = rig.rules();
+        if rules.values().all(|rule| rule["disabled"] == json!(false)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    rig.check_registered("shop").await;
+    new.stop().await;
+}

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::rig::{KEY, OTHER_KEY, Rig};
 
 async fn registered(test: &str) -> Option<(Rig, super::rig::Operator)> {
-    let rig = Rig::new(test).await?;
+    let rig = Rig::with_two_accounts(test).await?;
     let operator = rig.operator();
     rig.create_keys("redeam-keys", KEY).await;
     rig.create("shop", |_| {}).await;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bellhop::simulator::Kind;
 use kube::api::DeleteParams;
 use serde_json::json;
 
@@ -18,9 +17,16 @@ async fn a_subscription_is_registered_kept_and_removed() {
     rig.create("shop", |_| {}).await;
     rig.until("shop", "Ready", "False SecretMissing").await;
     rig.until("shop", "Reconciling", "True SecretMissing").await;
+    let seen = steps(&rig);
     rig.create_keys("redeam-keys", KEY).await;
     rig.until("shop", "Ready", "True Ok").await;
     rig.check_registered("shop").await;
+    let seen = seen.await.unwrap();
+    assert_eq!(
+        seen,
+        ["0/2", "1/2", "2/2"],
+        "each step is seen by who watches"
+    );
     let object = rig.get("shop").await.unwrap();
     let status = object.status.clone().unwrap();
     assert_eq!(status.registered.as_deref(), Some("2/2"));
@@ -46,13 +52,12 @@ async fn a_subscription_is_registered_kept_and_removed() {
         json!({ "spec": { "url": "https://hooks.example.com/moved" } }),
     )
     .await;
-    for _ in 0..200 {
-        let url = rig.rules()[&Kind::Rate]["url"].as_str().unwrap().to_owned();
-        if url.starts_with("https://hooks.example.com/moved/rate/") {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    rig.eventually("both rules have moved", || {
+        let rules = rig.rules();
+        let mut urls = rules.values().filter_map(|rule| rule["url"].as_str());
+        urls.all(|url| url.starts_with("https://hooks.example.com/moved/"))
+    })
+    .await;
     rig.until("shop", "Ready", "True Ok").await;
     rig.check_registered_at("shop", "moved").await;
 
@@ -101,4 +106,28 @@ async fn the_users_secret_may_be_gone_when_the_subscription_is_deleted() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("our finalizer is still there");
+}
+
+/// What `kubectl get -w` shows in the column Registered, until all is well.
+fn steps(rig: &Rig) -> tokio::task::JoinHandle<Vec<String>> {
+    use futures_util::StreamExt as _;
+    use kube::runtime::{WatchStreamExt as _, watcher};
+    let changes = watcher(rig.subscriptions(), watcher::Config::default());
+    tokio::spawn(async move {
+        let mut changes = Box::pin(changes.applied_objects());
+        let mut seen: Vec<String> = Vec::new();
+        while let Some(Ok(object)) = changes.next().await {
+            let status = object.status.unwrap_or_default();
+            if let Some(registered) = status.registered
+                && seen.last() != Some(&registered)
+            {
+                seen.push(registered);
+            }
+            let mut ready = status.conditions.iter().filter(|one| one.type_ == "Ready");
+            if ready.any(|ready| ready.status == "True") {
+                break;
+            }
+        }
+        seen
+    })
 }

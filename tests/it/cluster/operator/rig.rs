@@ -59,6 +59,17 @@ pub struct Breaker {
     at: Mutex<Option<(usize, Break)>>,
     calls: Mutex<Vec<String>>,
     pub died: Notify,
+    /// The next delete at the registry is the process' last call, and takes effect after this time.
+    pub late_delete: Mutex<Option<Duration>>,
+    refused: Mutex<Vec<(Request, u16)>>,
+}
+
+/// A kind of request to the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    Watch,
+    List,
+    Other,
 }
 
 impl Breaker {
@@ -67,6 +78,23 @@ impl Breaker {
             at: Mutex::new(Some((number, how))),
             ..Self::default()
         })
+    }
+
+    /// Answers the next `times` requests of a kind with this status.
+    pub fn refuse(&self, what: Request, status: u16, times: usize) {
+        let mut refused = self.refused.lock().unwrap();
+        refused.extend(std::iter::repeat_n((what, status), times));
+    }
+
+    /// How many of them are still to come.
+    pub fn to_refuse(&self) -> usize {
+        self.refused.lock().unwrap().len()
+    }
+
+    fn refusal(&self, what: Request) -> Option<u16> {
+        let mut refused = self.refused.lock().unwrap();
+        let at = refused.iter().position(|(one, _)| *one == what)?;
+        Some(refused.remove(at).1)
     }
 
     /// The calls so far.
@@ -116,7 +144,16 @@ fn broken_client(inner: Client, breaker: Arc<Breaker>) -> Client {
         async move {
             let path = request.uri().path().to_owned();
             let list = path.ends_with("/secrets") || path.ends_with("/webhooksubscriptions");
-            if request.method() == http::Method::GET && list {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let kind = match request.method() == http::Method::GET && list {
+                true if query.contains("watch=true") => Request::Watch,
+                true => Request::List,
+                false => Request::Other,
+            };
+            if let Some(status) = breaker.refusal(kind) {
+                return Ok(refusal(status));
+            }
+            if kind != Request::Other {
                 return inner.send(request).await;
             }
             let end: Vec<&str> = path.rsplit('/').take(2).collect();
@@ -126,6 +163,19 @@ fn broken_client(inner: Client, breaker: Arc<Breaker>) -> Client {
         }
     });
     Client::new(service, namespace)
+}
+
+/// As the API server words it.
+fn refusal(status: u16) -> http::Response<kube::client::Body> {
+    let body = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": "refused by the test", "reason": "Test", "code": status
+    });
+    http::Response::builder()
+        .status(status)
+        .header("Content-Type", "application/json")
+        .body(kube::client::Body::from(body.to_string().into_bytes()))
+        .unwrap()
 }
 
 /// Two accounts at two providers, told apart by their keys.
@@ -179,6 +229,16 @@ impl Registry for BrokenRegistry {
 
     async fn delete(&self, kind: NotificationType) -> Result<(), RegistryError> {
         let what = format!("registry delete {kind}");
+        let late = self.breaker.late_delete.lock().unwrap().take();
+        if let Some(delay) = late {
+            // The process dies with this call on its way, and the provider sees it much later.
+            let inner = self.inner.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                inner.delete(kind).await.unwrap();
+            });
+            return self.breaker.die().await;
+        }
         self.breaker.pass(what, self.inner.delete(kind), lost).await
     }
 }
@@ -186,6 +246,8 @@ impl Registry for BrokenRegistry {
 /// One operator of the namespace.
 pub struct Operator {
     pub breaker: Arc<Breaker>,
+    pub metrics: Metrics,
+    pub waiting: Waiting,
     token: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), String>>,
 }
@@ -208,8 +270,8 @@ impl Operator {
 pub struct Rig {
     pub space: Space,
     pub simulator: Simulator,
-    /// Another account.
-    pub other: Simulator,
+    /// Another account, where a test wants one.
+    other: Option<Simulator>,
 }
 
 pub const KEY: &str = "an-api-key";
@@ -235,8 +297,21 @@ impl Rig {
         Some(Self {
             space,
             simulator: provider(KEY).await,
-            other: provider(OTHER_KEY).await,
+            other: None,
         })
+    }
+
+    /// The same with another account beside it.
+    pub async fn with_two_accounts(test: &str) -> Option<Self> {
+        Some(Self {
+            other: Some(provider(OTHER_KEY).await),
+            ..Self::new(test).await?
+        })
+    }
+
+    /// The other account's provider.
+    pub fn other(&self) -> &Simulator {
+        self.other.as_ref().unwrap()
     }
 
     /// An operator that nothing happens to.
@@ -246,6 +321,16 @@ impl Rig {
 
     /// An operator whose calls go through `breaker`.
     pub fn operator_with(&self, breaker: Arc<Breaker>, identity: &str) -> Operator {
+        self.operator_through(self.space.client.clone(), breaker, identity)
+    }
+
+    /// The same with another way to the API server.
+    pub fn operator_through(
+        &self,
+        client: Client,
+        breaker: Arc<Breaker>,
+        identity: &str,
+    ) -> Operator {
         let metrics = Metrics::new();
         let controller_metrics = ControllerMetrics::new(&metrics);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -264,8 +349,9 @@ impl Rig {
             HttpProviders::new(addresses, budget, clock.clone(), &Metrics::new()).unwrap()
         };
         let inner = providers(&self.simulator);
-        let other = providers(&self.other);
-        let client = broken_client(self.space.client.clone(), breaker.clone());
+        let other = providers(self.other.as_ref().unwrap_or(&self.simulator));
+        let client = broken_client(client, breaker.clone());
+        let waiting = Waiting::default();
         let parts = Parts {
             client: guarded(client, leadership.clone(), controller_metrics.clone()),
             providers: Arc::new(BrokenProviders {
@@ -274,9 +360,9 @@ impl Rig {
                 breaker: breaker.clone(),
             }),
             clock,
-            metrics,
+            metrics: metrics.clone(),
             controller_metrics,
-            waiting: Waiting::default(),
+            waiting: waiting.clone(),
         };
         let settings = Settings {
             namespaces: vec![self.space.name.clone()],
@@ -287,6 +373,8 @@ impl Rig {
         let token = CancellationToken::new();
         Operator {
             breaker,
+            metrics,
+            waiting,
             token: token.clone(),
             task: tokio::spawn(run(parts, settings, token)),
         }
