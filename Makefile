@@ -34,9 +34,10 @@ $(DENY):
 bench: ## Measure everything, about 30 minutes; writes target/bench/ and docs/performance.md
 	$(CARGO) bench --bench journey -- $(BENCH_ARGS)
 
-crds: ## Write crds/ and docs/resource.md anew from the resource types
+crds: ## Write crds/, docs/resource.md and docs/conditions.md anew from the types
 	$(CARGO) run --quiet -- crd > crds/bellhop.dev_webhooksubscriptions.yaml
 	$(CARGO) run --quiet -- crd --reference > docs/resource.md
+	$(CARGO) run --quiet -- crd --conditions > docs/conditions.md
 
 clean: ## Remove all that was built
 	$(CARGO) clean

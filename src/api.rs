@@ -6,6 +6,7 @@ pub mod crd;
 pub mod entity;
 pub mod manifest;
 pub mod owner;
+pub mod probe;
 pub mod v1alpha1;
 pub mod validate;
 

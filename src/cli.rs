@@ -7,6 +7,7 @@
 //! are assembled here.
 
 pub mod check;
+pub mod cluster;
 pub mod conditions;
 pub mod crd;
 pub mod dataplane;
@@ -14,6 +15,8 @@ pub mod deadletters;
 pub mod demo;
 pub mod keystore;
 pub mod manifests;
+pub mod operator;
+pub mod release;
 pub mod run;
 pub mod simulate;
 pub mod standalone;
@@ -83,6 +86,8 @@ enum Command {
     )]
     Demo(demo::DemoArgs),
     Run(run::RunArgs),
+    Operator(operator::OperatorArgs),
+    Release(release::ReleaseArgs),
     Simulate(simulate::SimulateArgs),
     Check(check::CheckArgs),
     Crd(crd::CrdArgs),
@@ -93,8 +98,8 @@ impl Command {
     /// what went wrong.
     const fn default_filter(&self) -> &'static str {
         match self {
-            Self::Run(_) | Self::Simulate(_) => "info",
-            Self::Demo(_) | Self::Check(_) | Self::Crd(_) => "error",
+            Self::Run(_) | Self::Operator(_) | Self::Simulate(_) => "info",
+            Self::Demo(_) | Self::Release(_) | Self::Check(_) | Self::Crd(_) => "error",
         }
     }
 }
@@ -166,6 +171,8 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Demo(args) => demo::run(args).await,
             Command::Run(args) => run::run(args).await,
+            Command::Operator(args) => operator::run(args).await,
+            Command::Release(args) => release::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Crd(args) => crd::run(args),

@@ -4,7 +4,7 @@
 //! The crate is one package, a library and a binary. The modules stand in layers and a module
 //! may name only modules to its right (`docs/architecture.md`; `tests/architecture.rs` enforces it):
 //!
-//! `main → cli → {receiver, simulator} → {registration, pipeline} → publish → state →
+//! `main → cli → {controller, receiver, simulator} → {registration, pipeline} → publish → state →
 //! {provider, settings} → api → admin → {secrets, clock, metrics, telemetry, shutdown, planted}`
 //!
 //! What never happens in any of them: a secret outside [`secrets`]' redacting types, an unverified
@@ -15,6 +15,7 @@ pub mod admin;
 pub mod api;
 pub mod cli;
 pub mod clock;
+pub mod controller;
 pub mod metrics;
 pub mod pipeline;
 pub mod planted;

@@ -1,7 +1,8 @@
 //! The rules at the provider: which should be there, which are, and the way from one to the other.
 //!
 //! Owns: the plan (pure: desired × observed → actions with reasons), its execution in the
-//! two-phase order, the drift check, and what may be said about it (report, `/status`, metrics).
+//! two-phase order, the drift check, who comes first when several want the same rule or URL
+//! ([`conflict`]), the probe of the public URL ([`probe`]), and what may be said about it (report, `/status`, metrics).
 //!
 //! # What holds at every moment
 //!
@@ -18,12 +19,15 @@
 //!
 //! Never here: Kubernetes; a guess about who owns a rule; a key or a foreign URL in a message.
 
+pub mod address;
 pub mod check;
+pub mod conflict;
 pub mod drift;
 pub mod execute;
 mod judge;
 mod metrics;
 pub mod plan;
+pub mod probe;
 pub mod report;
 
 pub use check::{Check, Level, Resolver, SystemResolver, check, exit_code};

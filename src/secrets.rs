@@ -18,6 +18,12 @@ impl Fingerprint {
         Self(hex::encode(&Sha256::digest(secret)[..6]))
     }
 
+    /// A fingerprint that was written down. `None` for what cannot be one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        (text.len() == 12 && text.bytes().all(hex)).then(|| Self(text.to_owned()))
+    }
+
     /// The 12 hex digits.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
-    &["receiver", "simulator"],
+    &["controller", "receiver", "simulator"],
     &["registration", "pipeline"],
     &["publish"],
     &["state"],

@@ -10,7 +10,7 @@ use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::v1alpha1::WebhookSubscription;
-use super::v1alpha1::limits::{NAME_RULE, cel};
+use super::v1alpha1::limits::{NAME_RULE, cel, shape};
 
 /// What refreshes the committed CRD.
 pub const REFRESH_CRD: &str = "cargo run -- crd > crds/bellhop.dev_webhooksubscriptions.yaml";
@@ -55,6 +55,13 @@ fn tidy(schema: &mut Value) {
                 |value: &Value| value.is_null() || value.is_object() || value.is_array();
             if object.contains_key("type") && object.get("default").is_some_and(no_scalar) {
                 object.remove("default");
+            }
+            let pattern = object.get("pattern").and_then(Value::as_str);
+            let rules = object.get("x-kubernetes-validations");
+            let mut rules = rules.and_then(Value::as_array).cloned().unwrap_or_default();
+            if let Some(rule) = pattern.and_then(|pattern| shape(pattern, &rules)) {
+                rules.push(rule);
+                object.insert("x-kubernetes-validations".into(), Value::Array(rules));
             }
             for (key, value) in object.iter_mut() {
                 if key == "properties" {

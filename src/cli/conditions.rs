@@ -7,7 +7,7 @@ use crate::api::condition::{Condition, ConditionStatus, ConditionType, Reason};
 use crate::pipeline::PipelineStatus;
 use crate::publish::SinkStatus;
 use crate::receiver::ReceiverStatus;
-use crate::registration::report::{Reason as RuleReason, Report};
+use crate::registration::report::{Report, registered};
 use crate::state::Stats;
 
 /// What the parts say.
@@ -80,37 +80,6 @@ fn credentials(facts: &Facts) -> Condition {
         (None, None) => (ConditionStatus::Unknown, Reason::CredentialsUnchecked),
     };
     Condition::new(ConditionType::CredentialsValid, status, reason)
-}
-
-fn registered(report: Option<&Report>) -> Condition {
-    let kind = ConditionType::Registered;
-    let Some(report) = report else {
-        return Condition::new(kind, ConditionStatus::Unknown, Reason::RegistrationPending);
-    };
-    let verdict = report.verdict();
-    let reason = match verdict.reason {
-        RuleReason::CredentialsInvalid => Reason::Unauthorized,
-        RuleReason::RuleOwnedElsewhere => Reason::RuleOwnedElsewhere,
-        RuleReason::UnsupportedType => Reason::TypeUnsupported,
-        RuleReason::StoreFailed => Reason::StoreUnavailable,
-        RuleReason::KeysNotLoaded => Reason::KeysNotLoaded,
-        RuleReason::KeyMissing | RuleReason::ProviderRefused | RuleReason::ProviderUnavailable => {
-            Reason::ProviderUnavailable
-        }
-        RuleReason::Contended | RuleReason::NotApplied => Reason::DriftFound,
-        RuleReason::WouldChange => Reason::ObserveOnly,
-        RuleReason::Suspended => Reason::Suspended,
-        RuleReason::Retained | RuleReason::Registered | RuleReason::Removed => Reason::RulesInPlace,
-    };
-    let status = match verdict.status {
-        Some(true) => ConditionStatus::True,
-        Some(false) => ConditionStatus::False,
-        None => ConditionStatus::Unknown,
-    };
-    Condition {
-        message: verdict.message,
-        ..Condition::new(kind, status, reason)
-    }
 }
 
 fn receiver(receiver: &ReceiverStatus, stats: &Stats) -> Condition {

@@ -1,9 +1,11 @@
-//! `bellhop crd`: the CustomResourceDefinition, or its field reference. Never here: its content.
+//! `bellhop crd`: the CustomResourceDefinition, or a page about its fields or conditions.
+//! Never here: their content.
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::Failure;
+use crate::api::condition::page::page;
 use crate::api::crd::{crd_yaml, reference};
 
 /// Print the CustomResourceDefinition
@@ -15,6 +17,10 @@ pub struct CrdArgs {
     /// Print the reference of all fields, as Markdown, instead
     #[arg(long, env = "BELLHOP_REFERENCE", value_parser = BoolishValueParser::new())]
     reference: bool,
+
+    /// Print all conditions and reasons, with what to do about them, as Markdown, instead
+    #[arg(long, env = "BELLHOP_CONDITIONS", conflicts_with = "reference")]
+    conditions: bool,
 }
 
 /// Prints.
@@ -22,6 +28,8 @@ pub fn run(args: CrdArgs) -> Result<(), Failure> {
     use std::io::Write;
     let text = if args.reference {
         reference()
+    } else if args.conditions {
+        page()
     } else {
         crd_yaml()
     };

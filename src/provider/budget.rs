@@ -1,12 +1,12 @@
 //! The request budget: a token bucket over monotonic time.
 //!
 //! Owns: the arithmetic, in whole thousandths of a token, so that no rounding error adds up.
-//! Never here: waiting (the caller sleeps on its own clock) and wall time (a stepping clock must
-//! neither stop requests nor let a burst through).
+//! Never here: wall time (a stepping clock must neither stop requests nor let a burst through).
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Ticks;
+use crate::clock::{Clock, Ticks};
 
 /// Thousandths in one token. With time in milliseconds, each millisecond adds exactly `per_second`
 /// of them.
@@ -72,6 +72,20 @@ impl TokenBucket {
             self.level = self.level.saturating_add(gained).min(self.capacity);
         }
         self.as_of = Some(now);
+    }
+}
+
+/// Takes one token of a shared bucket, waiting for it on `clock` if need be.
+pub async fn pace(bucket: &Mutex<TokenBucket>, clock: &dyn Clock) {
+    loop {
+        let taken = bucket
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(clock.ticks());
+        match taken {
+            Ok(()) => return,
+            Err(wait) => clock.sleep(wait).await,
+        }
     }
 }
 

@@ -117,8 +117,7 @@ impl CredentialSource {
     /// # Errors
     /// When a header cannot carry them; those before stay.
     pub fn replace(&self, credentials: Credentials) -> Result<bool, CredentialsError> {
-        check(FILES[0], credentials.api_key.expose())?;
-        check(FILES[1], credentials.api_secret.expose())?;
+        usable(&credentials)?;
         Ok(self.lock().put(credentials))
     }
 
@@ -252,6 +251,15 @@ fn read_file(folder: &Path, name: &'static str) -> Result<Secret, CredentialsErr
     let secret = Secret::new(text.trim_end_matches(['\r', '\n']));
     check(name, secret.expose())?;
     Ok(secret)
+}
+
+/// Whether a header can carry these credentials.
+///
+/// # Errors
+/// Which of the two it cannot, and why; nothing of its content.
+pub fn usable(credentials: &Credentials) -> Result<(), CredentialsError> {
+    check(FILES[0], credentials.api_key.expose())?;
+    check(FILES[1], credentials.api_secret.expose())
 }
 
 fn check(name: &'static str, value: &str) -> Result<(), CredentialsError> {

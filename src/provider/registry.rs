@@ -16,7 +16,7 @@ use reqwest::Method;
 use serde_json::{Map, Value};
 
 use super::base::BaseUrl;
-use super::budget::TokenBucket;
+use super::budget::{self, TokenBucket};
 use super::client::{Call, HttpAnswer, HttpClient};
 use super::credentials::CredentialSource;
 use super::wire::{self, ErrorObject};
@@ -94,13 +94,38 @@ impl Default for RegistryOptions {
     }
 }
 
+/// What every request to the registry passes just before it is sent: a budget, and for a process
+/// that may lose its right to write, that right.
+#[async_trait]
+pub trait Turnstile: Send + Sync + 'static {
+    /// Returns when a request may be sent. `write`: it is a POST, PUT or DELETE.
+    ///
+    /// # Errors
+    /// Why it must not be sent at all, in words that hold no secret.
+    async fn pass(&self, write: bool) -> Result<(), String>;
+}
+
+/// A budget of this client alone.
+struct OwnBudget {
+    bucket: Mutex<TokenBucket>,
+    clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl Turnstile for OwnBudget {
+    async fn pass(&self, _write: bool) -> Result<(), String> {
+        budget::pace(&self.bucket, self.clock.as_ref()).await;
+        Ok(())
+    }
+}
+
 /// Reads and writes rules. See [`Registry`].
 pub struct RegistryClient {
     http: Arc<HttpClient>,
     base: BaseUrl,
     credentials: Arc<CredentialSource>,
     options: RegistryOptions,
-    budget: Mutex<TokenBucket>,
+    turnstile: Arc<dyn Turnstile>,
     clock: Arc<dyn Clock>,
     /// Whether this registry has ever sent an error object. Only then does a 404 without one mean
     /// that there is no such path (see [`RegistryClient::missing`]).
@@ -109,7 +134,7 @@ pub struct RegistryClient {
 }
 
 impl RegistryClient {
-    /// A client for the registry at `base`, `…/registry/v1`.
+    /// A client for the registry at `base`, `…/registry/v1`, with a budget of its own.
     pub fn new(
         http: Arc<HttpClient>,
         base: BaseUrl,
@@ -117,13 +142,28 @@ impl RegistryClient {
         options: RegistryOptions,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let budget = TokenBucket::new(options.requests_per_second, options.burst);
+        let turnstile = Arc::new(OwnBudget {
+            bucket: Mutex::new(TokenBucket::new(options.requests_per_second, options.burst)),
+            clock: clock.clone(),
+        });
+        Self::behind(turnstile, http, base, credentials, options, clock)
+    }
+
+    /// The same, but every request passes `turnstile`; the budget in `options` is not looked at.
+    pub fn behind(
+        turnstile: Arc<dyn Turnstile>,
+        http: Arc<HttpClient>,
+        base: BaseUrl,
+        credentials: Arc<CredentialSource>,
+        options: RegistryOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             http,
             base,
             credentials,
             options,
-            budget: Mutex::new(budget),
+            turnstile,
             clock,
             sends_error_objects: AtomicBool::new(false),
             server_time: Mutex::new(None),
@@ -139,7 +179,13 @@ impl RegistryClient {
     ) -> Result<Reply, RegistryError> {
         let mut refused_generation = None;
         loop {
-            self.pace().await;
+            self.turnstile
+                .pass(*method != Method::GET)
+                .await
+                .map_err(|reason| RegistryError::Unavailable {
+                    reason,
+                    after: None,
+                })?;
             let current = self.credentials.current().map_err(|error| {
                 let reason = error.to_string();
                 RegistryError::Unavailable {
@@ -221,20 +267,6 @@ impl RegistryClient {
             self.clock.sleep(after + retry::backoff(attempt)).await;
             self.http.count_retry(API, call_name(method));
             attempt += 1;
-        }
-    }
-
-    async fn pace(&self) {
-        loop {
-            let taken = self
-                .budget
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(self.clock.ticks());
-            match taken {
-                Ok(()) => return,
-                Err(wait) => self.clock.sleep(wait).await,
-            }
         }
     }
 

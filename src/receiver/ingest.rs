@@ -24,6 +24,7 @@ use tokio::sync::Semaphore;
 use super::keys::{KeyRing, Mismatch, RuleKey};
 use super::notification::{self, BadBody};
 use super::observe::{Class, Observed, ReceiverStatus};
+use super::probe::Probes;
 use super::server::BodyTimeout;
 use super::signature::{Family, LayoutMemory, Unverified, Verified};
 use crate::api::NotificationType;
@@ -97,6 +98,7 @@ struct Ingest {
     keys: Arc<KeyRing>,
     clock: Arc<dyn Clock>,
     observed: Observed,
+    probes: Probes,
     layouts: [LayoutMemory; 7],
     repeats: [Mutex<Repeats>; 7],
     permits: Semaphore,
@@ -133,6 +135,7 @@ impl Receiver {
             keys,
             clock,
             observed: Observed::new(metrics),
+            probes: Probes::new(metrics),
             layouts: Default::default(),
             repeats: std::array::from_fn(|_| {
                 Mutex::new(Repeats {
@@ -239,6 +242,14 @@ async fn handle(Shared(receiver): Shared<Receiver>, request: Request<Body>) -> R
     let _in_flight = InFlight::new(&ingest.observed);
     let started = Instant::now();
     let target = ingest.target(request.uri().path());
+    if let Some(question) = Probes::asks(request.headers()) {
+        let (head, body) = request.into_parts();
+        discard(body, &head.headers).await;
+        let routed =
+            |kind| matches!(target, Some(Target::Any)) || target == Some(Target::Rule(kind));
+        let (keys, now) = (ingest.keys.probe(), ingest.clock.ticks());
+        return ingest.probes.answer(&question, routed, &keys, now);
+    }
     let mut kind = match target {
         Some(Target::Rule(kind)) => Some(kind),
         _ => None,

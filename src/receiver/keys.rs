@@ -1,7 +1,7 @@
 //! The signing keys of our rules, and how a changed one is learned.
 //!
-//! Owns: the keys per type, newest first; the folder they are mounted in; the question to the
-//! registry when no key fits. A request only ever reads what is in memory; reading files and
+//! Owns: the keys per type, newest first; the folder they are mounted in, where the probe's own key
+//! lies too; the question to the registry when no key fits. A request only ever reads what is in memory; reading files and
 //! asking the registry happen in [`KeyRing::run`].
 //!
 //! Never here: a call out while a request waits, a write to the registry, more than one re-read
@@ -36,6 +36,9 @@ pub const KEY_GRACE: Duration = Duration::from_mins(15);
 
 /// How often the key folder is looked at.
 const FOLDER_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The file in the key folder with the key of the probe (see [`crate::api::probe`]).
+pub const PROBE_KEY_FILE: &str = "probe";
 
 /// The longest key file that is read: a rule has one key, and a few older ones for a while.
 const MAX_KEY_FILE: u64 = 16 * 1024;
@@ -150,6 +153,7 @@ pub struct KeyRing {
     learning: Option<Learning>,
     changes: mpsc::Sender<KeyChange>,
     slots: [Slot; 7],
+    probe: ArcSwap<Vec<Secret>>,
     /// The folder's content when it was last read, by type.
     seen: Mutex<BTreeMap<NotificationType, Vec<Secret>>>,
     wanted: Notify,
@@ -161,7 +165,7 @@ const REREAD_RESULTS: [&str; 4] = ["unchanged", "changed", "failed", "not_ours"]
 
 impl KeyRing {
     /// An empty ring. `folder` holds one file per type, named by its URL segment
-    /// (`channel-binding`), one key per line, newest first. `changes` hears of each key that turned
+    /// (`channel-binding`), and [`PROBE_KEY_FILE`]; one key per line, newest first. `changes` hears of each key that turned
     /// out to have changed. Nothing is read before [`KeyRing::load`] or [`KeyRing::run`].
     pub fn new(
         clock: Arc<dyn Clock>,
@@ -189,6 +193,7 @@ impl KeyRing {
                 keys: ArcSwap::from_pointee(Vec::new()),
                 reread: Mutex::new(Reread::default()),
             }),
+            probe: ArcSwap::default(),
             seen: Mutex::new(BTreeMap::new()),
             wanted: Notify::new(),
             rereads: NotificationType::ALL.map(|kind| {
@@ -224,6 +229,16 @@ impl KeyRing {
             }
             new
         });
+    }
+
+    /// Replaces the probe's keys, newest first, at once.
+    pub fn set_probe(&self, keys: Vec<Secret>) {
+        self.probe.store(Arc::new(keys));
+    }
+
+    /// The probe's keys, newest first.
+    pub fn probe(&self) -> arc_swap::Guard<Arc<Vec<Secret>>> {
+        self.probe.load()
     }
 
     /// Forgets a type's keys at once, without grace (its rule is gone).
@@ -299,10 +314,17 @@ impl KeyRing {
             return Ok(());
         };
         let read = tokio::task::spawn_blocking(move || {
-            NotificationType::ALL.map(|kind| (kind, read_key_file(&folder.join(kind.segment()))))
+            let of = |kind: NotificationType| read_key_file(&folder.join(kind.segment()));
+            let probe = read_key_file(&folder.join(PROBE_KEY_FILE));
+            (NotificationType::ALL.map(|kind| (kind, of(kind))), probe)
         });
-        let files = read.await.map_err(|error| error.to_string())?;
+        let (files, probe) = read.await.map_err(|error| error.to_string())?;
         let mut problems = Vec::new();
+        match probe {
+            Ok(Some(keys)) => self.set_probe(keys),
+            Ok(None) => {}
+            Err(problem) => problems.push(problem),
+        }
         for (kind, file) in files {
             match file {
                 Ok(keys) => self.take_over(kind, keys).await,

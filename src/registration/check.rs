@@ -5,11 +5,12 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::address::is_public;
 use super::plan::{DesiredRules, Observed, RulePlan, plan_rule};
 use crate::api::NotificationType;
 use crate::provider::{Answer, Read, ReadError, Reads, Registry, RegistryError, Rule};
@@ -141,7 +142,7 @@ async fn check_url(url: &str, resolver: &dyn Resolver) -> Check {
             what,
             format!("{host} has no address; create its DNS record"),
         ),
-        Ok(found) => match found.iter().find(|address| is_private(**address)) {
+        Ok(found) => match found.iter().find(|address| !is_public(**address)) {
             Some(address) => line(
                 Level::Warn,
                 what,
@@ -151,28 +152,6 @@ async fn check_url(url: &str, resolver: &dyn Resolver) -> Check {
             ),
             None => line(Level::Ok, what, format!("{host} resolves")),
         },
-    }
-}
-
-/// Addresses that no provider on the internet can reach.
-fn is_private(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let shared = v4.octets()[0] == 100 && (v4.octets()[1] & 0xc0) == 64;
-            v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_unspecified()
-                || v4.is_documentation()
-                || v4.is_broadcast()
-                || shared
-        }
-        IpAddr::V6(v6) => {
-            v6 == Ipv6Addr::UNSPECIFIED
-                || v6.is_loopback()
-                || v6.is_unique_local()
-                || v6.is_unicast_link_local()
-        }
     }
 }
 

@@ -146,7 +146,16 @@ impl Executor {
     /// One pass over all seven types. Never fails as a whole: what went wrong is in the report, and
     /// one type's trouble does not stop the others, except refused credentials, which end the pass.
     pub async fn reconcile(&self, desired: &DesiredRules) -> Report {
-        let mut works: Vec<Work> = NotificationType::ALL.into_iter().map(Work::new).collect();
+        self.reconcile_types(desired, &NotificationType::ALL).await
+    }
+
+    /// The same for some types only: the others are not looked at and not in the report.
+    pub async fn reconcile_types(
+        &self,
+        desired: &DesiredRules,
+        kinds: &[NotificationType],
+    ) -> Report {
+        let mut works: Vec<Work> = kinds.iter().copied().map(Work::new).collect();
         for work in &mut works {
             if let Err(stop) = self.start(desired, work).await {
                 let ends_pass = stop.ends_pass();
@@ -185,7 +194,8 @@ impl Executor {
                 self.resyncs.live(work.kind).await;
             }
         }
-        let report = Self::report(desired, works);
+        let wanted = kinds.iter().filter(|kind| desired.rules.contains_key(kind));
+        let report = Self::report(desired, wanted.count(), works);
         self.metrics.passed(&report);
         report
     }
@@ -406,13 +416,13 @@ impl Executor {
         }
     }
 
-    fn report(desired: &DesiredRules, works: Vec<Work>) -> Report {
+    fn report(desired: &DesiredRules, wanted: usize, works: Vec<Work>) -> Report {
         let refused = works.iter().find_map(|work| match &work.stop {
             Some(Stop::Unauthorized { status }) => Some(*status),
             _ => None,
         });
         let mut report = Report {
-            wanted: desired.rules.len(),
+            wanted,
             ..Report::default()
         };
         for mut work in works {

@@ -32,17 +32,28 @@ struct PhaseLabels {
 pub struct RegistrationMetrics {
     actions: Family<ActionLabels, Counter>,
     drift: Family<TypeLabels, Counter>,
-    rules: Family<PhaseLabels, Gauge>,
+    /// `None` where many subscriptions share these metrics: the last pass of one of them says
+    /// nothing of the others.
+    rules: Option<Family<PhaseLabels, Gauge>>,
     passes: Counter,
 }
 
 impl RegistrationMetrics {
-    /// Registers them.
+    /// Registers them, for a process with one subscription.
     pub fn new(metrics: &Metrics) -> Self {
+        Self::register(metrics, Some(Family::default()))
+    }
+
+    /// Registers them, for a process with many subscriptions, which share them.
+    pub fn shared(metrics: &Metrics) -> Self {
+        Self::register(metrics, None)
+    }
+
+    fn register(metrics: &Metrics, rules: Option<Family<PhaseLabels, Gauge>>) -> Self {
         let own = Self {
             actions: Family::default(),
             drift: Family::default(),
-            rules: Family::default(),
+            rules,
             passes: Counter::default(),
         };
         metrics.register(|registry| {
@@ -56,11 +67,13 @@ impl RegistrationMetrics {
                 "Passes that found a registered rule other than wanted, by type",
                 own.drift.clone(),
             );
-            registry.register(
-                "registration_rules",
-                "Rules by phase, as of the last pass",
-                own.rules.clone(),
-            );
+            if let Some(rules) = &own.rules {
+                registry.register(
+                    "registration_rules",
+                    "Rules by phase, as of the last pass",
+                    rules.clone(),
+                );
+            }
             registry.register(
                 "registration_passes",
                 "Passes over all rules",
@@ -90,9 +103,12 @@ impl RegistrationMetrics {
 
     pub(super) fn passed(&self, report: &Report) {
         self.passes.inc();
+        let Some(rules) = &self.rules else {
+            return;
+        };
         for phase in Phase::ALL {
             let count = report.rules.values().filter(|rule| rule.phase == phase);
-            self.rules
+            rules
                 .get_or_create(&PhaseLabels {
                     phase: phase.as_str(),
                 })

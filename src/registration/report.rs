@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::api::NotificationType;
+use crate::api::condition::{self, Condition, ConditionStatus, ConditionType};
 
 /// Where a rule stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -106,6 +107,25 @@ impl Reason {
             Self::Retained => "Retained",
             Self::Registered => "Registered",
             Self::Removed => "Removed",
+        }
+    }
+
+    /// The same in the words of the resource's conditions.
+    pub const fn of_condition(self) -> condition::Reason {
+        use condition::Reason as Word;
+        match self {
+            Self::CredentialsInvalid => Word::Unauthorized,
+            Self::RuleOwnedElsewhere => Word::RuleOwnedElsewhere,
+            Self::UnsupportedType => Word::TypeUnsupported,
+            Self::StoreFailed => Word::KeyNotStored,
+            Self::KeysNotLoaded => Word::KeysNotLoaded,
+            Self::KeyMissing => Word::KeyMissing,
+            Self::ProviderRefused => Word::ProviderRefused,
+            Self::ProviderUnavailable => Word::ProviderUnavailable,
+            Self::Contended | Self::NotApplied => Word::DriftFound,
+            Self::WouldChange => Word::ObserveOnly,
+            Self::Suspended => Word::Suspended,
+            Self::Retained | Self::Registered | Self::Removed => Word::RulesInPlace,
         }
     }
 
@@ -259,5 +279,27 @@ impl Report {
             reason,
             message,
         }
+    }
+}
+
+/// The condition `Registered` after a pass; before the first one has ended it is unknown.
+pub fn registered(report: Option<&Report>) -> Condition {
+    let kind = ConditionType::Registered;
+    let Some(report) = report else {
+        return Condition::new(
+            kind,
+            ConditionStatus::Unknown,
+            condition::Reason::RegistrationPending,
+        );
+    };
+    let verdict = report.verdict();
+    let status = match verdict.status {
+        Some(true) => ConditionStatus::True,
+        Some(false) => ConditionStatus::False,
+        None => ConditionStatus::Unknown,
+    };
+    Condition {
+        message: verdict.message,
+        ..Condition::new(kind, status, verdict.reason.of_condition())
     }
 }

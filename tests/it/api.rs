@@ -1,9 +1,12 @@
 //! Tests of `api`.
 
+mod conditions;
+
+use bellhop::api::condition::page;
 use bellhop::api::crd;
 
 #[test]
-fn the_committed_crd_and_reference_are_fresh() {
+fn the_committed_crd_and_pages_are_fresh() {
     for (file, made, refresh) in [
         (
             "crds/bellhop.dev_webhooksubscriptions.yaml",
@@ -11,6 +14,7 @@ fn the_committed_crd_and_reference_are_fresh() {
             crd::REFRESH_CRD,
         ),
         ("docs/resource.md", crd::reference(), crd::REFRESH_REFERENCE),
+        ("docs/conditions.md", page::page(), page::REFRESH_CONDITIONS),
     ] {
         if std::env::var_os("BELLHOP_REFRESH").is_some() {
             std::fs::write(file, &made).unwrap();

@@ -7,8 +7,10 @@
 )]
 
 mod api;
+mod cluster;
 mod durability;
 mod pipeline;
+mod probe;
 mod provider;
 mod proxies;
 mod publish;

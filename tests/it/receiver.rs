@@ -10,5 +10,5 @@ mod foreign;
 mod foreign_metrics;
 mod hostile;
 mod keys;
-mod rig;
+pub mod rig;
 mod transport;

@@ -3,6 +3,7 @@
 //! before its key was stored and a resync noted.
 
 mod check;
+mod conflict;
 mod fake;
 mod passes;
 mod planning;

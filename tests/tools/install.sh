@@ -6,6 +6,7 @@ set -uo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 tools="${1:?usage: install.sh FOLDER}"
 mkdir -p "$tools/bin"
+tools="$(cd "$tools" && pwd)" # the builds run in other folders
 
 say() { echo "tools: $*" >&2; }
 
@@ -41,6 +42,48 @@ install_python() {
     fi
 }
 
+# The Kubernetes that the tests run against: a folder of tests/tools/kubernetes.
+kubernetes="${BELLHOP_KUBERNETES:-1.35}"
+
+# Builds one Go program. Usage: build_go NAME MODULE-FOLDER PACKAGE OUTPUT LDFLAGS
+# An interrupted build goes on where it was (Go keeps the packages that are done), and a program that
+# is there, built from the same module file with the same flags, is not built again.
+build_go() {
+    local name="$1" module="$2" package="$3" output="$tools/bin/$4" flags="$5" stamp="${4//\//-}" want
+    want="$({ cat "$module/go.mod"; cat "$module"/*.go; echo "$package $flags"; } | sha256sum | cut -d' ' -f1)"
+    [ -x "$output" ] && stamp_is_current "$stamp" "$want" && return 0
+    command -v go >/dev/null || { say "go is missing: $name is not built"; return 0; }
+    say "building $name (minutes the first time) ..."
+    mkdir -p "$(dirname "$output")"
+    local total
+    total="$(cd "$module" && go list -deps "$package" | wc -l)"
+    # `-v` names each package when it is compiled; anything else it says is an error, and is shown.
+    if (cd "$module" && CGO_ENABLED=0 go build -v -trimpath -ldflags="$flags" -o "$output" "$package" 2>&1) |
+        awk -v name="$name" -v total="$total" '
+            /^[A-Za-z0-9._~\/-]+$/ { if (++n % 100 == 0) say("tools: " name ": " n " of at most " total " packages"); next }
+            !/^go: downloading / { say($0) }
+            function say(line) { print line | "cat 1>&2"; fflush("cat 1>&2") }'; then
+        echo "$want" >"$tools/$stamp.stamp"
+        say "$name is ready"
+    else
+        say "$name could not be built"
+    fi
+}
+
+install_kubernetes() {
+    local module="$here/kubernetes/$kubernetes" version v
+    [ -f "$module/go.mod" ] || { say "no Kubernetes $kubernetes here: there is $(ls -m "$here/kubernetes")"; return 0; }
+    version="$(awk '$1 == "require" && $2 == "k8s.io/kubernetes" { print $3 }' "$module/go.mod")"
+    v="k8s.io/component-base/version"
+    # Without the version the API server calls itself v0.0.0, and clients that look at it refuse it.
+    local flags="-s -w -X $v.gitVersion=$version -X $v.gitMajor=${kubernetes%.*} -X $v.gitMinor=${kubernetes#*.}"
+    build_go etcd "$here/etcd" go.etcd.io/etcd/server/v3 etcd '-s -w'
+    build_go kubectl "$module" k8s.io/kubernetes/cmd/kubectl "kubernetes-$kubernetes/kubectl" "$flags"
+    build_go kube-apiserver "$module" k8s.io/kubernetes/cmd/kube-apiserver "kubernetes-$kubernetes/kube-apiserver" "$flags"
+}
+
 install_promtool
 install_python
+install_kubernetes
+build_go kstatus "$here/kstatus" . kstatus '-s -w'
 exit 0

@@ -2,11 +2,12 @@
 //!
 //! Never here: a rule without words that say what to write instead.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::scalar::GoDuration;
+use super::scalar::{GoDuration, Percent};
 
 /// The shortest and the longest allowed duration of a field, both included.
 #[derive(Debug, Clone, Copy)]
@@ -24,14 +25,17 @@ impl DurationRange {
 
     /// What to write instead.
     pub fn message(self) -> String {
-        format!("write a duration from {} to {}", self.min, self.max)
+        format!(
+            "write a duration from {} to {}, with the units h, m, s and ms",
+            self.min, self.max
+        )
     }
 
     /// The CEL rule, as the value of `x-kubernetes-validations`.
     pub fn rules(self) -> Value {
-        // Not a duration at all: the pattern has said so; `duration()` would only fail again.
+        // Not a duration at all gets the same words: those of the pattern are no help.
         let rule = format!(
-            "!self.matches('{}') || (duration(self) >= duration('{}') && duration(self) <= duration('{}'))",
+            "self.matches('{}') && duration(self) >= duration('{}') && duration(self) <= duration('{}')",
             GoDuration::PATTERN,
             self.min,
             self.max
@@ -127,6 +131,54 @@ pub fn cel(rules: &[Cel]) -> Value {
         .collect()
 }
 
+/// The patterns and what to write instead: the API server's own message shows the expression only.
+const SHAPES: [(&str, &str); 8] = [
+    (
+        DNS_LABEL,
+        "write 1 to 63 lowercase letters, digits and dashes, starting with a letter and ending without a dash",
+    ),
+    (
+        DNS_SUBDOMAIN,
+        "write 1 to 253 lowercase letters, digits, dashes and dots, starting and ending with a letter or digit",
+    ),
+    (
+        DNS_SUBDOMAIN_OR_EMPTY,
+        "write lowercase letters, digits, dashes and dots, starting and ending with a letter or digit, or leave it out",
+    ),
+    (
+        SECRET_KEY,
+        "write a key of letters, digits, `-`, `_` and `.`, such as `ca.crt`",
+    ),
+    (
+        PUBLIC_URL,
+        "write https://HOST, https://HOST:PORT or one of them with a path: a HOST of letters, digits, dots and dashes, a PORT from 1 to 65535, a path that is percent-encoded and has no empty segments",
+    ),
+    (
+        SINK_URI,
+        "write an address that begins with http:// or https://, percent-encoded, without fragment, user and password; headers that authenticate come from `headersFrom`",
+    ),
+    (
+        SINK_PATH,
+        "write a path that begins with `/`, percent-encoded",
+    ),
+    (
+        Percent::PATTERN,
+        "write a whole percentage from 0% to 100%, such as `10%`",
+    ),
+];
+
+/// The rule with words for a pattern. It speaks only where no other rule of the field does.
+pub fn shape(pattern: &str, others: &[Value]) -> Option<Value> {
+    let (_, message) = SHAPES.iter().find(|(known, _)| *known == pattern)?;
+    let mut rule = String::new();
+    for other in others.iter().filter_map(|other| other["rule"].as_str()) {
+        let _ = write!(rule, "!({other}) || ");
+    }
+    let quoted = pattern.replace('\\', r"\\").replace('\'', r"\'");
+    let _ = write!(rule, "self.matches('{quoted}')");
+    Some(json!({ "rule": rule, "message": message }))
+}
+
 /// On the whole object.
 pub const NAME_RULE: Cel = Cel {
     rule: "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
@@ -194,8 +246,8 @@ pub const ONE_EXPOSURE: Cel = Cel {
 };
 /// On `state.embedded.size`.
 pub const SIZE_RANGE: Cel = Cel {
-    rule: "!self.matches('^[1-9][0-9]{0,5}(Mi|Gi|Ti|M|G|T)$') || quantity(self).compareTo(quantity('64Mi')) >= 0",
-    message: "write a size of at least 64Mi",
+    rule: "self.matches('^[1-9][0-9]{0,5}(Mi|Gi|Ti|M|G|T)$') && quantity(self).compareTo(quantity('64Mi')) >= 0",
+    message: "write a size of at least 64Mi: a whole number with one of the units Mi, Gi, Ti, M, G and T, such as `1Gi`",
 };
 /// On `state.embedded.size`.
 pub const SIZE_GROWS: Cel = Cel {

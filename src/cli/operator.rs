@@ -1,0 +1,300 @@
+//! `bellhop operator`: the controller.
+//!
+//! Owns: its flags, and the assembly: client, leader election, admin port, controller. Never here:
+//! a pass.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use clap::Args;
+use kube::Client;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::Failure;
+use super::cluster::connect;
+use crate::admin;
+use crate::api::v1alpha1::Environment;
+use crate::clock::{Clock, SystemClock};
+use crate::controller::budget::{Budget, Rates};
+use crate::controller::client::guarded;
+use crate::controller::lease::{Election, Leadership};
+use crate::controller::metrics::ControllerMetrics;
+use crate::controller::providers::{Addresses, HttpProviders};
+use crate::controller::waiting::Waiting;
+use crate::controller::{self, Parts, Settings};
+use crate::metrics::Metrics;
+use crate::provider::base::BaseUrl;
+use crate::receiver::server::{self, ServerOptions};
+use crate::shutdown::Supervisor;
+
+/// How long everything may take to end, the lease's return included.
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(8);
+
+/// Run the operator: WebhookSubscriptions in a cluster become rules at the provider
+///
+/// Turns WebhookSubscription objects into rules at the provider and an honest status, until SIGTERM
+/// or Ctrl-C. The cluster comes from KUBECONFIG, `~/.kube/config` or the pod.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example, out of the cluster:\n  kubectl apply -f crds/ -f examples/\n  \
+    bellhop operator --leader-elect=false\n\nThen `kubectl get whs -w` shows it at work."
+)]
+#[allow(clippy::struct_excessive_bools, reason = "flags")]
+pub struct OperatorArgs {
+    /// The namespaces to work in; without it, the whole cluster
+    #[arg(
+        long,
+        env = "BELLHOP_NAMESPACES",
+        value_delimiter = ',',
+        value_name = "NAMES"
+    )]
+    namespaces: Vec<String>,
+
+    /// What tells this cluster's rules from another's; without it, the UID of kube-system.
+    /// Changing it makes all rules foreign
+    #[arg(long, env = "BELLHOP_CLUSTER_ID", value_name = "ID")]
+    cluster_id: Option<String>,
+
+    /// Whether several operators may run, of which one works at a time
+    #[arg(
+        long,
+        env = "BELLHOP_LEADER_ELECT",
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    leader_elect: bool,
+
+    /// The namespace of the Lease; without it, the pod's own, or the context's
+    #[arg(long, env = "BELLHOP_LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
+
+    /// The name of the Lease
+    #[arg(
+        long,
+        env = "BELLHOP_LEASE_NAME",
+        default_value = "bellhop-operator",
+        value_name = "NAME"
+    )]
+    lease_name: String,
+
+    /// How this process is called in the Lease and in Events; without it, the pod's name
+    #[arg(long, env = "BELLHOP_IDENTITY", value_name = "NAME")]
+    identity: Option<String>,
+
+    /// The context in the kubeconfig; without it, the current one
+    #[arg(long, env = "BELLHOP_CONTEXT", value_name = "NAME")]
+    context: Option<String>,
+
+    /// The sandbox's Notification Registry, instead of its own
+    #[arg(long, env = "BELLHOP_SANDBOX_REGISTRY_URL", value_name = "URL")]
+    sandbox_registry_url: Option<String>,
+
+    /// The production's Notification Registry, instead of its own
+    #[arg(long, env = "BELLHOP_PRODUCTION_REGISTRY_URL", value_name = "URL")]
+    production_registry_url: Option<String>,
+
+    /// Allow plain http to provider URLs on other hosts than this one (keys travel in the clear)
+    #[arg(long, env = "BELLHOP_ALLOW_PLAIN_HTTP")]
+    allow_plain_http: bool,
+
+    /// Requests a second to the registry with one API key
+    #[arg(
+        long,
+        env = "BELLHOP_REQUESTS_PER_ACCOUNT",
+        default_value_t = 5,
+        value_name = "N"
+    )]
+    requests_per_account: u32,
+
+    /// Requests a second to the registry over all
+    #[arg(
+        long,
+        env = "BELLHOP_REQUESTS_PER_SECOND",
+        default_value_t = 50,
+        value_name = "N"
+    )]
+    requests_per_second: u32,
+
+    /// How many subscriptions are worked on at a time
+    #[arg(
+        long,
+        env = "BELLHOP_CONCURRENCY",
+        default_value_t = 64,
+        value_name = "N"
+    )]
+    concurrency: usize,
+
+    /// Where /livez, /readyz, /metrics and /status are
+    #[arg(
+        long,
+        env = "BELLHOP_ADMIN_LISTEN",
+        default_value = "127.0.0.1:8081",
+        value_name = "ADDRESS"
+    )]
+    admin_listen: SocketAddr,
+}
+
+/// Runs until it is asked to end.
+pub async fn run(args: OperatorArgs) -> Result<(), Failure> {
+    let addresses = addresses(&args)?;
+    let client = connect(args.context.clone()).await?;
+    let listener = TcpListener::bind(args.admin_listen)
+        .await
+        .map_err(|error| {
+            Failure::Failed(format!(
+                "cannot listen on {}: {error}; give --admin-listen another address",
+                args.admin_listen
+            ))
+        })?;
+    let metrics = Metrics::new();
+    let controller_metrics = ControllerMetrics::new(&metrics);
+    let waiting = Waiting::default();
+    let mut supervisor = Supervisor::new();
+    supervisor.spawn(
+        "admin",
+        serve(listener, &metrics, &waiting, supervisor.token()),
+    );
+    let work = Work {
+        identity: identity(&args),
+        args,
+        addresses,
+        client,
+        metrics,
+        controller_metrics,
+        waiting,
+        token: supervisor.token(),
+    };
+    supervisor.spawn("operator", work.run());
+    supervisor.run(DRAIN).await.map_err(Failure::Failed)
+}
+
+struct Work {
+    args: OperatorArgs,
+    addresses: Addresses,
+    client: Client,
+    metrics: Metrics,
+    controller_metrics: ControllerMetrics,
+    waiting: Waiting,
+    identity: String,
+    token: CancellationToken,
+}
+
+impl Work {
+    async fn run(self) -> Result<(), String> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        if !self.args.leader_elect {
+            return self.control(Leadership::alone(clock.clone()), clock).await;
+        }
+        let namespace = self
+            .args
+            .lease_namespace
+            .clone()
+            .unwrap_or_else(|| self.client.default_namespace().to_owned());
+        let (mut election, leadership) = Election::new(
+            self.client.clone(),
+            &namespace,
+            &self.args.lease_name,
+            self.identity.clone(),
+            clock.clone(),
+            self.controller_metrics.clone(),
+        );
+        tokio::select! {
+            () = election.acquire() => {}
+            () = self.token.cancelled() => return Ok(()),
+        }
+        let ended = tokio::select! {
+            ended = self.control(leadership, clock) => ended,
+            // Nothing of this process may write any more: it ends, passes in progress included.
+            lost = election.hold() => return Err(lost),
+        };
+        election.release().await;
+        ended
+    }
+
+    async fn control(&self, leadership: Leadership, clock: Arc<dyn Clock>) -> Result<(), String> {
+        let rates = Rates {
+            account: self.args.requests_per_account,
+            operator: self.args.requests_per_second,
+        };
+        let budget = Budget::new(rates, leadership.clone(), clock.clone());
+        let providers =
+            HttpProviders::new(self.addresses.clone(), budget, clock.clone(), &self.metrics)?;
+        let parts = Parts {
+            client: guarded(
+                self.client.clone(),
+                leadership,
+                self.controller_metrics.clone(),
+            ),
+            providers: Arc::new(providers),
+            clock,
+            metrics: self.metrics.clone(),
+            controller_metrics: self.controller_metrics.clone(),
+            waiting: self.waiting.clone(),
+        };
+        let settings = Settings {
+            namespaces: self.args.namespaces.clone(),
+            cluster_id: self.args.cluster_id.clone(),
+            concurrency: self.args.concurrency,
+            identity: self.identity.clone(),
+        };
+        controller::run(parts, settings, self.token.clone()).await
+    }
+}
+
+/// A name that no other process has, even one of the same pod before it.
+fn identity(args: &OperatorArgs) -> String {
+    let name = args
+        .identity
+        .clone()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .unwrap_or_else(|| "bellhop".to_owned());
+    let unique = Uuid::new_v4().simple().to_string();
+    format!("{name}_{}", &unique[..8])
+}
+
+fn addresses(args: &OperatorArgs) -> Result<Addresses, Failure> {
+    let base = |flag: &str, given: Option<&String>, environment: Environment| {
+        let url = given.map_or(environment.registry_url(), String::as_str);
+        BaseUrl::parse(url, args.allow_plain_http)
+            .map_err(|error| Failure::Usage(format!("{flag}: {error}")))
+    };
+    Ok(Addresses {
+        production: base(
+            "--production-registry-url",
+            args.production_registry_url.as_ref(),
+            Environment::Production,
+        )?,
+        sandbox: base(
+            "--sandbox-registry-url",
+            args.sandbox_registry_url.as_ref(),
+            Environment::Sandbox,
+        )?,
+    })
+}
+
+fn serve(
+    listener: TcpListener,
+    metrics: &Metrics,
+    waiting: &Waiting,
+    token: CancellationToken,
+) -> impl Future<Output = Result<(), String>> + use<> {
+    let (for_ready, for_status) = (waiting.clone(), waiting.clone());
+    let router = admin::router(
+        metrics.clone(),
+        Arc::new(move || for_ready.phrases()),
+        Arc::new(move || json!({ "waitingFor": for_status.phrases() })),
+    );
+    // A probe's answer is short: nothing on this port is worth waiting for at the end.
+    let options = ServerOptions {
+        drain: std::time::Duration::from_secs(1),
+        linger: std::time::Duration::ZERO,
+        ..ServerOptions::default()
+    };
+    server::serve(listener, router, options, token)
+}

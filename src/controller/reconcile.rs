@@ -1,0 +1,325 @@
+//! One pass over one subscription: the steps in their order, and when to come back.
+//!
+//! Never here: a step's own work.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kube::ResourceExt as _;
+use kube::api::ObjectMeta;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use super::Context;
+use super::apply::{add_finalizer, has_finalizer, patch_status};
+use super::dereference::{Dereferenced, dereference};
+use super::finalize::{Deleted, Deletion};
+use super::fleet::{Key, Object, Snapshot};
+use super::queue::Next;
+use super::register::{Outcome, Pass};
+use super::session::{Inputs, PAUSED, RECONCILE_AT, ROTATE_KEYS, Session, jittered, spread};
+use super::status::Findings;
+use super::teller::Teller;
+use super::validate::{Checked, Refused, account, credentials, owned, validate};
+use crate::api::v1alpha1::WebhookSubscription;
+use crate::api::{Condition, ConditionStatus, ConditionType, Reason};
+use crate::registration::Mode;
+use crate::registration::conflict::Account;
+
+/// How long a pass keeps off an account that another one is working on.
+const BUSY: Duration = Duration::from_millis(500);
+
+/// Works on one subscription; `None` when it is gone. `due`: the time has come that the last pass
+/// asked for.
+pub(super) async fn reconcile(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
+    let span = tracing::info_span!("pass", subscription = %key);
+    pass(context, key, due).instrument(span).await
+}
+
+async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
+    let Some(snapshot) = context.fleet.get(&key) else {
+        context.forget(&key);
+        return None;
+    };
+    let session = context.session(&key);
+    let mut session = session.lock().await;
+    let inputs = Inputs::of(snapshot.object.metadata(), snapshot.changes);
+    if session.deleted.is_some() && session.deleted == snapshot.object.metadata().uid {
+        return Some(Next::WhenAsked);
+    }
+    if !due && !snapshot.moved && session.last.as_ref() == Some(&inputs) {
+        context.metrics.reconciled("unchanged", None);
+        return Some(Next::AsBefore);
+    }
+    let subscription = match &snapshot.object {
+        Object::Known(object) => object.clone(),
+        Object::Undecodable(metadata, why) => {
+            session.last = Some(inputs);
+            return Some(undecodable(&context, &key, metadata, why).await);
+        }
+    };
+    let begun = Instant::now();
+    let teller = Teller::new(&context, &key, &subscription, session.said.as_ref());
+    let subscription = teller.current().await;
+    let work = Work {
+        context: &context,
+        key: &key,
+        subscription: &subscription,
+        snapshot: &snapshot,
+        teller: &teller,
+    };
+    let ended = work.run(&mut session, inputs).await;
+    session.said = teller.into_said();
+    let next = match ended {
+        Ok(next) => next,
+        Err(Trouble::Busy) => {
+            return Some(Next::Soon(jittered(BUSY)));
+        }
+        Err(Trouble::Api(error)) => {
+            context.metrics.failed("kubernetes");
+            tracing::warn!(%error, "a pass was broken off; it is tried again");
+            session.last = None;
+            Next::Retry {
+                at_least: Duration::ZERO,
+            }
+        }
+    };
+    let outcome = match next {
+        Next::Retry { .. } => "retry",
+        _ => "ok",
+    };
+    context.metrics.reconciled(outcome, Some(begun.elapsed()));
+    Some(next)
+}
+
+/// Why a pass came to nothing.
+enum Trouble {
+    /// Another pass works on the account.
+    Busy,
+    /// The API server did not do what was asked.
+    Api(kube::Error),
+}
+
+impl From<kube::Error> for Trouble {
+    fn from(error: kube::Error) -> Self {
+        Self::Api(error)
+    }
+}
+
+struct Work<'a> {
+    context: &'a Arc<Context>,
+    key: &'a Key,
+    subscription: &'a Arc<WebhookSubscription>,
+    snapshot: &'a Snapshot,
+    teller: &'a Teller<'a>,
+}
+
+impl Work<'_> {
+    async fn run(&self, session: &mut Session, inputs: Inputs) -> Result<Next, Trouble> {
+        if self.annotation(PAUSED).as_deref() == Some("true") {
+            let kind = ConditionType::Accepted;
+            let paused = Condition::new(kind, ConditionStatus::Unknown, Reason::Paused);
+            self.teller.say(&Findings::default().with(paused)).await?;
+            return Ok(rest(session, inputs, None));
+        }
+        let deleting = self.subscription.metadata.deletion_timestamp.is_some();
+        if deleting && !has_finalizer(&self.subscription.metadata) {
+            return Ok(rest(session, inputs, None));
+        }
+        let read = dereference(&self.context.client, self.subscription).await?;
+        let vault = session
+            .vault(self.context, self.key, self.subscription, &read)
+            .await;
+        let version = read.credentials.as_ref();
+        let version = version.and_then(|found| found.metadata.resource_version.clone());
+        self.context.fleet.read(self.key, version, vault.clone());
+        if deleting {
+            let _turn = self.turn(self.account(&read))?;
+            return Ok(self.delete(session, inputs, &read, vault).await?);
+        }
+        let owner = self.context.fleet.owner(self.key);
+        let checked = match validate(self.subscription, &read, owner) {
+            Ok(checked) => checked,
+            Err(Refused(condition)) => {
+                let findings = if condition.kind == ConditionType::Accepted {
+                    Findings::default()
+                } else {
+                    Findings::accepted(self.subscription)
+                };
+                self.teller.say(&findings.with(condition)).await?;
+                // What mends it is watched.
+                return Ok(rest(session, inputs, None));
+            }
+        };
+        if session.last.is_none()
+            && let Some(delay) = self.settled_before(&checked, &read)
+        {
+            self.context
+                .ask_all(self.context.fleet.set_account(self.key, &checked.account));
+            return Ok(rest(session, inputs, Some(delay)));
+        }
+        let _turn = self.turn(checked.account.clone())?;
+        if checked.desired.mode == Mode::Manage {
+            add_finalizer(&self.context.client, self.key, &self.subscription.metadata).await?;
+        }
+        let interval = checked.interval;
+        let pass = Pass {
+            context: self.context,
+            key: self.key,
+            subscription: self.subscription,
+            checked,
+            vault,
+            teller: self.teller,
+            unfinished: self.snapshot.unfinished,
+        };
+        let outcome = pass.run(session).await?;
+        self.teller.say(&outcome.findings).await?;
+        Ok(self.next(session, inputs, interval, &outcome))
+    }
+
+    fn annotation(&self, name: &str) -> Option<String> {
+        self.subscription.annotations().get(name).cloned()
+    }
+
+    /// After a start: whether a former pass has left nothing to do. Then the first look falls
+    /// somewhere into the interval, and when.
+    fn settled_before(&self, checked: &Checked, read: &Dereferenced) -> Option<Duration> {
+        if self.snapshot.unfinished || !has_finalizer(&self.subscription.metadata) {
+            return None;
+        }
+        let status = self.subscription.status.as_ref()?;
+        let mut conditions = status.conditions.iter();
+        let registered = conditions.find(|one| one.type_ == ConditionType::Registered.as_str())?;
+        let known = status.acknowledged.clone().unwrap_or_default();
+        let content = owned(read);
+        let settled = registered.status == "True"
+            && Some(status.observed_generation) == self.subscription.metadata.generation
+            && status
+                .conditions
+                .iter()
+                .all(|one| one.type_ != ConditionType::Reconciling.as_str())
+            && known.reconcile_at == self.annotation(RECONCILE_AT)
+            && known.rotate_keys == self.annotation(ROTATE_KEYS)
+            && content.credentials.as_ref() == Some(&checked.live)
+            && content.pending.is_none()
+            && content.owed.is_empty();
+        let now = self.context.clock.now();
+        let expiry = content.next_expiry().map(|end| end.since(now));
+        let delay = spread(self.subscription, checked.interval);
+        settled.then(|| delay.min(expiry.unwrap_or(delay)))
+    }
+
+    /// The account that a deletion will work on.
+    fn account(&self, read: &Dereferenced) -> Account {
+        let environment = self.subscription.spec.environment;
+        let live = credentials(self.subscription, read.credentials.as_ref()).ok();
+        let credentials = live.or(owned(read).credentials);
+        credentials.map_or_else(
+            || Account {
+                environment,
+                api_key: crate::secrets::Fingerprint::of(self.key.to_string().as_bytes()),
+            },
+            |credentials| account(environment, &credentials),
+        )
+    }
+
+    /// One pass at a time per account: a slow account must not fill the whole queue.
+    fn turn(&self, account: Account) -> Result<Turn<'_>, Trouble> {
+        let mut busy = self
+            .context
+            .busy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !busy.insert(account.clone()) {
+            return Err(Trouble::Busy);
+        }
+        Ok(Turn {
+            busy: &self.context.busy,
+            account,
+        })
+    }
+
+    async fn delete(
+        &self,
+        session: &mut Session,
+        inputs: Inputs,
+        read: &Dereferenced,
+        vault: Arc<super::vault::Vault>,
+    ) -> Result<Next, kube::Error> {
+        let deletion = Deletion {
+            context: self.context,
+            key: self.key,
+            subscription: self.subscription,
+            read,
+            vault,
+        };
+        match deletion.run().await? {
+            Deleted::Done => {
+                tracing::info!("its rules are gone; the object may go");
+                session.deleted.clone_from(&self.subscription.metadata.uid);
+                Ok(rest(session, inputs, None))
+            }
+            Deleted::Waits { findings, at_least } => {
+                self.teller.say(&findings).await?;
+                self.context.metrics.failed("deletion");
+                session.last = Some(inputs);
+                Ok(Next::Retry { at_least })
+            }
+        }
+    }
+
+    fn next(
+        &self,
+        session: &mut Session,
+        inputs: Inputs,
+        interval: Duration,
+        outcome: &Outcome,
+    ) -> Next {
+        let Some(at_least) = outcome.retry else {
+            let delay = jittered(interval);
+            let delay = outcome.again.map_or(delay, |again| again.min(delay));
+            return rest(session, inputs, Some(delay));
+        };
+        self.context.metrics.failed("registration");
+        // The delay grows in the queue; until it is over only a change brings another pass.
+        session.last = Some(inputs);
+        Next::Retry { at_least }
+    }
+}
+
+/// Nothing more until something changes, or after `delay`.
+fn rest(session: &mut Session, inputs: Inputs, delay: Option<Duration>) -> Next {
+    session.last = Some(inputs);
+    delay.map_or(Next::WhenAsked, Next::After)
+}
+
+/// A pass' turn at an account.
+struct Turn<'a> {
+    busy: &'a Mutex<HashSet<Account>>,
+    account: Account,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.busy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.account);
+    }
+}
+
+/// Says of an object that it cannot be read, and why; nothing else can be done. It is looked at
+/// again when it changes.
+async fn undecodable(context: &Context, key: &Key, metadata: &ObjectMeta, why: &str) -> Next {
+    let status = super::status::undecodable(metadata, why, context.now());
+    match patch_status(&context.client, key, status).await {
+        Ok(_) => Next::WhenAsked,
+        Err(error) => {
+            tracing::warn!(%error, "cannot say that an object cannot be read");
+            Next::Retry {
+                at_least: Duration::ZERO,
+            }
+        }
+    }
+}

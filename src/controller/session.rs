@@ -1,0 +1,217 @@
+//! What is kept in memory of one subscription between its passes.
+//!
+//! Owns: the clients and the executor for its account, and what the last pass rested on. All of it
+//! can be made anew at any time.
+//!
+//! Never here: anything that a restart must not lose.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::ObjectMeta;
+use kube::{Api, ResourceExt as _};
+use sha2::{Digest as _, Sha256};
+
+use super::Context;
+use super::dereference::Dereferenced;
+use super::fleet::Key;
+use super::owned::is_owned;
+use super::providers::Watched;
+use super::teller::Said;
+use super::vault::Vault;
+use crate::api::v1alpha1::WebhookSubscription;
+use crate::clock::Ticks;
+use crate::provider::credentials::CredentialSource;
+use crate::registration::Executor;
+use crate::registration::conflict::Account;
+use crate::secrets::Credentials;
+
+/// The annotations that people and GitOps set.
+pub const PAUSED: &str = "bellhop.dev/paused";
+/// Any new value is one pass.
+pub const RECONCILE_AT: &str = "bellhop.dev/reconcile-at";
+/// Any new value is one rotation.
+pub const ROTATE_KEYS: &str = "bellhop.dev/rotate-keys";
+
+/// What a pass rests on: while none of it has changed and no look is due, there is nothing to do.
+/// Finalizers are not in it: the watch shows our own one late, and every look puts it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inputs {
+    uid: Option<String>,
+    generation: Option<i64>,
+    deleting: bool,
+    annotations: [Option<String>; 3],
+    changes: u64,
+}
+
+impl Inputs {
+    /// Of an object, with the number of changes around it ([`super::fleet::Snapshot::changes`]).
+    pub fn of(metadata: &ObjectMeta, changes: u64) -> Self {
+        let annotations = metadata.annotations.as_ref();
+        Self {
+            uid: metadata.uid.clone(),
+            generation: metadata.generation,
+            deleting: metadata.deletion_timestamp.is_some(),
+            annotations: [PAUSED, RECONCILE_AT, ROTATE_KEYS]
+                .map(|name| annotations.and_then(|all| all.get(name)).cloned()),
+            changes,
+        }
+    }
+}
+
+/// Asking the provider about one account.
+pub struct Line {
+    /// With which credentials.
+    pub credentials: Credentials,
+    /// Which account.
+    pub account: Account,
+    /// Its rules, each write noted first.
+    pub registry: Arc<Watched>,
+    /// What carries plans out.
+    pub executor: Executor,
+}
+
+impl Line {
+    /// A line to the provider with these credentials, which must be usable.
+    ///
+    /// # Errors
+    /// When a header cannot carry them.
+    pub fn new(
+        context: &Context,
+        account: Account,
+        credentials: &Credentials,
+        vault: &Arc<Vault>,
+    ) -> Result<Self, String> {
+        let source = CredentialSource::memory(credentials.clone(), context.clock.clone())
+            .map_err(|error| error.to_string())?;
+        let registry = context.providers.registry(&account, source);
+        let registry = Watched::new(registry, vault.clone());
+        let executor = Executor::new(
+            registry.clone(),
+            vault.clone(),
+            vault.clone(),
+            vault.clone(),
+            context.clock.clone(),
+            context.registration_metrics.clone(),
+        );
+        Ok(Self {
+            credentials: credentials.clone(),
+            account,
+            registry,
+            executor,
+        })
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Session {
+    /// What the last pass rested on.
+    pub last: Option<Inputs>,
+    /// The owned Secret.
+    pub vault: Option<Arc<Vault>>,
+    /// The account in use.
+    pub line: Option<Line>,
+    /// The status that was written last.
+    pub said: Option<Said>,
+    /// The UID of the object whose deletion is through: the watch may still show it for a moment.
+    pub deleted: Option<String>,
+    /// Another operator's unfinished write may still take effect until then.
+    pub late_until: Option<Ticks>,
+}
+
+impl Session {
+    /// The owned Secret, as it was just read.
+    pub async fn vault(
+        &mut self,
+        context: &Context,
+        key: &Key,
+        subscription: &Arc<WebhookSubscription>,
+        read: &Dereferenced,
+    ) -> Arc<Vault> {
+        let found = read
+            .owned
+            .as_ref()
+            .filter(|found| is_owned(&found.metadata));
+        if let Some(vault) = &self.vault {
+            vault.load(subscription.clone(), found).await;
+            return vault.clone();
+        }
+        let vault = Arc::new(Vault::new(
+            Api::namespaced(context.client.clone(), &key.namespace),
+            subscription.clone(),
+            found,
+            context.clock.clone(),
+            context.identity.clone(),
+        ));
+        self.vault = Some(vault.clone());
+        vault
+    }
+
+    /// The line for these credentials: the one there is, if it is the same.
+    ///
+    /// # Errors
+    /// When a header cannot carry them.
+    pub fn line(
+        &mut self,
+        context: &Context,
+        account: Account,
+        credentials: &Credentials,
+        vault: &Arc<Vault>,
+    ) -> Result<&Line, String> {
+        let line = self
+            .line
+            .take()
+            .filter(|line| line.account == account && line.credentials == *credentials);
+        let line = match line {
+            Some(line) => line,
+            None => Line::new(context, account, credentials, vault)?,
+        };
+        Ok(self.line.insert(line))
+    }
+}
+
+/// The interval with a tenth of jitter, so that many do not ask in step.
+pub fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+/// Where in the interval the first look of a subscription falls after a start: by its UID, so that
+/// thousands do not ask at once, however often the operator starts.
+pub fn spread(subscription: &WebhookSubscription, interval: Duration) -> Duration {
+    let uid = subscription.uid().unwrap_or_default();
+    let hash = Sha256::digest(uid.as_bytes());
+    let part = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+    interval.mul_f64(f64::from(part) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_looks_are_spread_evenly_over_the_interval() {
+        let hour = Duration::from_hours(1);
+        let mut quarters = [0_u32; 4];
+        for number in 0..1_000 {
+            let object: WebhookSubscription = serde_json::from_value(serde_json::json!({
+                "apiVersion": "bellhop.dev/v1alpha1",
+                "kind": "WebhookSubscription",
+                "metadata": { "name": "a", "uid": format!("uid-{number}") },
+                "spec": {
+                    "environment": "sandbox",
+                    "url": "https://hooks.example.com/r",
+                    "credentialsSecretRef": { "name": "keys" },
+                },
+            }))
+            .expect("a subscription");
+            let delay = spread(&object, hour);
+            assert_eq!(delay, spread(&object, hour), "the same after each start");
+            quarters[(delay.as_secs() / 901) as usize] += 1;
+        }
+        assert!(
+            quarters.iter().all(|count| (200..300).contains(count)),
+            "{quarters:?}"
+        );
+    }
+}

@@ -1,0 +1,352 @@
+//! What the operator does about drift, conflicts, changed keys and the annotations.
+
+use std::time::{Duration, Instant};
+
+use bellhop::simulator::Kind;
+use kube::ResourceExt as _;
+use kube::api::PostParams;
+use serde_json::json;
+
+use super::rig::{KEY, OTHER_KEY, Rig};
+
+#[tokio::test]
+async fn drift_is_mended_and_suspend_disables() {
+    let Some(rig) = Rig::new("drift").await else {
+        return;
+    };
+    let operator = rig.operator();
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "Ready", "True Ok").await;
+    // The key changes at the provider: the old one stays valid beside it, and the type is resynced.
+    let before = rig.stored_key("shop", "rate").await.unwrap();
+    let new = rig.simulator.control().rotate_key(Kind::Rate).unwrap();
+    let now = |value: &str| json!({ "metadata": { "annotations": { "bellhop.dev/reconcile-at": value } } });
+    rig.patch("shop", now("1")).await;
+    let mut lines = String::new();
+    for _ in 0..200 {
+        let secret = rig.secrets().get("shop-bellhop").await.unwrap();
+        let data = secret.data.unwrap();
+        lines = String::from_utf8(data["rate"].0.clone()).unwrap();
+        if lines.starts_with(&new) {
+            let resyncs: serde_json::Value = serde_json::from_slice(&data["resyncs"].0).unwrap();
+            assert_eq!(
+                resyncs["Rate"],
+                json!(2),
+                "one at the start, one for the key"
+            );
+            assert_eq!(resyncs["Booking"], json!(1));
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(lines, format!("{new}\n{before}\n"));
+    let status = rig.get("shop").await.unwrap().status.unwrap();
+    let acknowledged = status.acknowledged.unwrap();
+    assert_eq!(acknowledged.reconcile_at.as_deref(), Some("1"));
+
+    rig.patch("shop", json!({ "spec": { "suspend": true } }))
+        .await;
+    rig.until("shop", "Ready", "True Suspended").await;
+    assert!(
+        rig.rules()
+            .values()
+            .all(|rule| rule["disabled"] == json!(true))
+    );
+    rig.patch("shop", json!({ "spec": { "suspend": false } }))
+        .await;
+    rig.until("shop", "Ready", "True Ok").await;
+    rig.check_registered("shop").await;
+
+    // A type that is not wanted any more goes.
+    let one = json!({ "spec": { "notifications": [{ "type": "Booking" }] } });
+    rig.patch("shop", one).await;
+    rig.eventually("one rule is left", || {
+        rig.rules().keys().copied().collect::<Vec<_>>() == [Kind::Booking]
+    })
+    .await;
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn one_subscription_per_account_and_type_and_per_url() {
+    let Some(rig) = Rig::with_two_accounts("conflict").await else {
+        return;
+    };
+    let operator = rig.operator();
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("first", |_| {}).await;
+    rig.until("first", "Ready", "True Ok").await;
+    // The same account: its rates are taken, its suppliers are free. Adoption is for strangers.
+    rig.create("second", |object| {
+        object["spec"]["notifications"] = json!([{ "type": "Rate" }, { "type": "Supplier" }]);
+        object["spec"]["registration"] = json!({ "adoption": "Always" });
+    })
+    .await;
+    rig.until("second", "Ready", "False TypeClaimedElsewhere")
+        .await;
+    rig.until("second", "Stalled", "True TypeClaimedElsewhere")
+        .await;
+    let message = rig.message("second", "Registered").await;
+    let rival = format!("Rate ({}/first)", rig.space.name);
+    assert!(message.contains(&rival), "{message}");
+    let status = rig.get("second").await.unwrap().status.unwrap();
+    assert_eq!(status.registered.as_deref(), Some("1/2"));
+    let of = |kind: Kind| rig.rules()[&kind]["url"].as_str().unwrap().to_owned();
+    assert!(of(Kind::Supplier).starts_with("https://hooks.example.com/second/supplier/"));
+    assert!(of(Kind::Rate).starts_with("https://hooks.example.com/first/rate/"));
+    // The same url, whatever the account.
+    rig.create_keys("other-keys", OTHER_KEY).await;
+    rig.create("third", |object| {
+        object["spec"]["url"] = json!("https://HOOKS.example.com:443/first/");
+        object["spec"]["credentialsSecretRef"]["name"] = json!("other-keys");
+    })
+    .await;
+    rig.until("third", "Accepted", "False UrlInUse").await;
+    rig.until("third", "Ready", "False UrlInUse").await;
+    assert!(rig.other().control().rules().is_empty());
+    // The first one goes: both others get what they were waiting for, by themselves.
+    rig.delete("first").await;
+    rig.until_gone("first").await;
+    rig.until("second", "Ready", "True Ok").await;
+    rig.until("third", "Ready", "True Ok").await;
+    assert!(of(Kind::Rate).starts_with("https://hooks.example.com/second/rate/"));
+    assert_eq!(rig.other().control().rules().len(), 2);
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_strangers_rule_is_left_alone_unless_adopted() {
+    let Some(rig) = Rig::new("foreign").await else {
+        return;
+    };
+    // By another cluster.
+    let client = Stranger::of(&rig);
+    let body = json!({ "url": "https://elsewhere.example.com/x", "disabled": false, "config": { "operations": ["updated"] } });
+    assert_eq!(client.post("rates", &body).await, 201);
+    let operator = rig.operator();
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "Ready", "False RuleOwnedElsewhere").await;
+    let rule = rig.rules()[&Kind::Rate].clone();
+    assert_eq!(rule["url"], json!("https://elsewhere.example.com/x"));
+    let message = rig.message("shop", "Ready").await;
+    assert!(message.contains("elsewhere.example.com"), "{message}");
+    rig.patch(
+        "shop",
+        json!({ "spec": { "registration": { "adoption": "Always" } } }),
+    )
+    .await;
+    rig.until("shop", "Ready", "True Ok").await;
+    rig.check_registered("shop").await;
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn observing_writes_nothing_and_says_what_it_would_do() {
+    let Some(rig) = Rig::new("observe").await else {
+        return;
+    };
+    let operator = rig.operator();
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |object| {
+        object["spec"]["registration"] = json!({ "mode": "Observe" });
+    })
+    .await;
+    rig.until("shop", "Ready", "False ObserveOnly").await;
+    let message = rig.message("shop", "Registered").await;
+    assert!(message.contains("would create"), "{message}");
+    assert!(rig.rules().is_empty());
+    let owned = rig.secrets().get_opt("shop-bellhop").await.unwrap();
+    assert!(owned.is_none(), "not even its own Secret");
+    let object = rig.get("shop").await.unwrap();
+    assert_eq!(object.finalizers(), [] as [String; 0]);
+    rig.delete("shop").await;
+    rig.until_gone("shop").await;
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn another_account_is_moved_to_only_when_told() {
+    let Some(rig) = Rig::with_two_accounts("channel").await else {
+        return;
+    };
+    let operator = rig.operator();
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "Ready", "True Ok").await;
+    // Wrong ones: said, and the copy of the good ones stays.
+    rig.change_keys("redeam-keys", KEY, "mistyped").await;
+    rig.until("shop", "Ready", "False Unauthorized").await;
+    let owned = rig.secrets().get("shop-bellhop").await.unwrap();
+    assert_eq!(owned.data.unwrap()["apiSecret"].0, b"an-api-secret");
+    rig.change_keys("redeam-keys", OTHER_KEY, "an-api-secret")
+        .await;
+    rig.until("shop", "Ready", "False ChannelChanged").await;
+    rig.until("shop", "Stalled", "True ChannelChanged").await;
+    rig.check_registered("shop").await;
+    assert!(rig.other().control().rules().is_empty());
+    let told = json!({ "metadata": { "annotations": { "bellhop.dev/reconcile-at": "yes" } } });
+    rig.patch("shop", told).await;
+    rig.until("shop", "Ready", "True Ok").await;
+    assert!(rig.rules().is_empty(), "the old account's rules are gone");
+    assert_eq!(rig.other().control().rules().len(), 2);
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_stuck_account_does_not_delay_the_others() {
+    let Some(rig) = Rig::with_two_accounts("stuck").await else {
+        return;
+    };
+    let faults = json!({ "hang": 1.0, "hang-ms": 60_000 });
+    rig.other().control().merge_faults(&faults).unwrap();
+    rig.create_keys("other-keys", OTHER_KEY).await;
+    rig.create_keys("redeam-keys", KEY).await;
+    let operator = rig.operator();
+    // More of them than passes at a time.
+    for number in 0..12 {
+        rig.create(&format!("stuck-{number}"), |object| {
+            object["spec"]["credentialsSecretRef"]["name"] = json!("other-keys");
+        })
+        .await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "Ready", "True Ok").await;
+    println!(
+        "registered beside a stuck account after {:?}",
+        begun.elapsed()
+    );
+    // One of its calls alone takes five seconds to be given up.
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(rig.other().control().rules().is_empty());
+    operator.kill().await;
+}
+
+#[tokio::test]
+async fn paused_is_hands_off() {
+    let Some(rig) = Rig::new("paused").await else {
+        return;
+    };
+    let operator = rig.operator();
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |object| {
+        object["metadata"]["annotations"] = json!({ "bellhop.dev/paused": "true" });
+    })
+    .await;
+    rig.until("shop", "Accepted", "Unknown Paused").await;
+    assert!(rig.rules().is_empty());
+    let go_on = json!({ "metadata": { "annotations": { "bellhop.dev/paused": null } } });
+    rig.patch("shop", go_on).await;
+    rig.until("shop", "Ready", "True Ok").await;
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_restarted_operator_asks_nothing_of_the_provider() {
+    let Some(rig) = Rig::new("restart").await else {
+        return;
+    };
+    let operator = rig.operator();
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "Ready", "True Ok").await;
+    operator.stop().await;
+    let operator = rig.operator();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut calls = operator.breaker.calls();
+    calls.sort();
+    assert_eq!(
+        calls,
+        ["GET secrets/redeam-keys", "GET secrets/shop-bellhop"]
+    );
+    // What changed while nobody looked is acted on.
+    operator.stop().await;
+    rig.change_keys("redeam-keys", KEY, "mistyped").await;
+    let operator = rig.operator();
+    rig.until("shop", "Ready", "False Unauthorized").await;
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_says_so_and_stops_nobody() {
+    let Some(rig) = Rig::new("undecodable").await else {
+        return;
+    };
+    // As a newer version's object would be: the schema lets it pass, the types do not.
+    let config = kube::core::DynamicObject {
+        types: Some(kube::core::TypeMeta {
+            api_version: "bellhop.dev/v1alpha1".to_owned(),
+            kind: "WebhookSubscription".to_owned(),
+        }),
+        metadata: kube::api::ObjectMeta {
+            name: Some("odd".to_owned()),
+            ..kube::api::ObjectMeta::default()
+        },
+        data: json!({ "spec": {
+            "environment": "sandbox",
+            "url": "https://hooks.example.com/odd",
+            "credentialsSecretRef": { "name": "redeam-keys" },
+            "receiver": { "replicas": 99_999_999_999_i64 },
+        } }),
+    };
+    let resource =
+        kube::api::ApiResource::erase::<bellhop::api::v1alpha1::WebhookSubscription>(&());
+    let api: kube::Api<kube::core::DynamicObject> =
+        kube::Api::namespaced_with(rig.space.client.clone(), &rig.space.name, &resource);
+    let made = api.create(&PostParams::default(), &config).await;
+    let operator = rig.operator();
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "Ready", "True Ok").await;
+    if made.is_ok() {
+        let mut says = None;
+        for _ in 0..200 {
+            let object = api.get("odd").await.unwrap();
+            says = object.data["status"]["conditions"]
+                .as_array()
+                .and_then(|all| all.iter().find(|one| one["type"] == "Accepted").cloned());
+            if says.is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let says = says.expect("a condition");
+        assert_eq!(says["reason"], json!("Invalid"), "{says}");
+    }
+    operator.stop().await;
+}
+
+/// A plain HTTP client of the simulator: somebody else with the same keys.
+struct Stranger {
+    http: reqwest::Client,
+    registry: String,
+}
+
+impl Stranger {
+    fn of(rig: &Rig) -> Self {
+        bellhop::provider::client::install_crypto_provider();
+        Self {
+            http: reqwest::Client::new(),
+            registry: rig.simulator.registry_url(),
+        }
+    }
+
+    async fn post(&self, path: &str, body: &serde_json::Value) -> u16 {
+        let url = format!("{}/{path}", self.registry);
+        let request = self
+            .http
+            .post(url)
+            .header("X-API-Key", KEY)
+            .header("X-API-Secret", "an-api-secret")
+            .header("Content-Type", "application/json")
+            .body(body.to_string());
+        request.send().await.unwrap().status().as_u16()
+    }
+}

@@ -1,0 +1,197 @@
+//! Every crash point: each call that a pass makes, to the API server and to the registry, fails or
+//! is the last one of the process, before its effect and after. Then another operator goes on, and
+//! must find its way to the same end. Oracle: the simulator's registry, and the API server.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::rig::{BREAKS, Break, Breaker, KEY, Rig};
+
+/// What is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Register,
+    Rotate,
+    Delete,
+}
+
+impl Phase {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::Rotate => "rotate",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// Everything up to the phase, by an operator that nothing happens to.
+async fn prepare(phase: Phase) -> Option<Rig> {
+    let rig = Rig::new(&format!("crash-{}", phase.name())).await?;
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |_| {}).await;
+    if phase != Phase::Register {
+        let operator = rig.operator();
+        rig.until("shop", "Ready", "True Ok").await;
+        operator.stop().await;
+    }
+    match phase {
+        Phase::Register => {}
+        Phase::Rotate => {
+            let asked =
+                json!({ "metadata": { "annotations": { "bellhop.dev/rotate-keys": "1" } } });
+            rig.patch("shop", asked).await;
+        }
+        Phase::Delete => rig.delete("shop").await,
+    }
+    Some(rig)
+}
+
+/// Waits for the end of the phase and checks it.
+async fn check(rig: &Rig, phase: Phase) {
+    if phase == Phase::Delete {
+        rig.check_gone("shop").await;
+        return;
+    }
+    for _ in 0..1_200 {
+        let ready = rig.condition("shop", "Ready").await;
+        let status = rig.get("shop").await.unwrap().status.unwrap();
+        let rotated = status.acknowledged.and_then(|known| known.rotate_keys);
+        let done = phase == Phase::Register || rotated.as_deref() == Some("1");
+        if done && ready.as_deref() == Some("True Ok") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    rig.until("shop", "Ready", "True Ok").await;
+    rig.check_registered("shop").await;
+    // No second effect: one rule made per type, and one more by the rotation.
+    let made = if phase == Phase::Rotate { 2 } else { 1 };
+    assert_eq!(
+        posts(rig),
+        BTreeMap::from([("rates", made), ("bookings", made)])
+    );
+}
+
+/// Rules that the provider has made, by the end of their path.
+fn posts(rig: &Rig) -> BTreeMap<&'static str, usize> {
+    let mut posts = BTreeMap::new();
+    for request in rig.simulator.control().requests(0, usize::MAX) {
+        if request.method == "POST" && request.status == 201 {
+            for path in ["rates", "bookings"] {
+                if request.target.ends_with(path) {
+                    *posts.entry(path).or_insert(0) += 1;
+                }
+            }
+        }
+    }
+    posts
+}
+
+/// The calls of the phase when nothing breaks.
+async fn undisturbed(phase: Phase) -> Option<Vec<String>> {
+    let rig = prepare(phase).await?;
+    let operator = rig.operator();
+    check(&rig, phase).await;
+    let calls = operator.breaker.calls();
+    operator.stop().await;
+    Some(calls)
+}
+
+async fn broken(phase: Phase, number: usize, how: Break) {
+    let rig = prepare(phase).await.unwrap();
+    let breaker = Breaker::at(number, how);
+    let operator = rig.operator_with(breaker.clone(), "first");
+    if matches!(how, Break::DieBefore | Break::DieAfter) {
+        let died = tokio::time::timeout(Duration::from_mins(1), breaker.died.notified());
+        let calls = || breaker.calls();
+        died.await
+            .unwrap_or_else(|_| panic!("not reached: {:?}", calls()));
+        operator.kill().await;
+        let second = rig.operator_with(Arc::default(), "second");
+        check(&rig, phase).await;
+        second.stop().await;
+    } else {
+        check(&rig, phase).await;
+        assert!(breaker.calls().len() > number, "not reached");
+        operator.stop().await;
+    }
+}
+
+async fn every_crash_point(phase: Phase) {
+    let Some(calls) = undisturbed(phase).await else {
+        return;
+    };
+    println!("{} calls: {calls:#?}", calls.len());
+    assert!(calls.len() > 8, "{calls:?}");
+    let permits = Arc::new(Semaphore::new(8));
+    let mut runs = tokio::task::JoinSet::new();
+    for (number, call) in calls.into_iter().enumerate() {
+        for how in BREAKS {
+            let (permits, call) = (permits.clone(), call.clone());
+            runs.spawn(async move {
+                let _permit = permits.acquire_owned().await.unwrap();
+                let run = tokio::spawn(broken(phase, number, how));
+                (call, number, how, run.await.is_ok())
+            });
+        }
+    }
+    let mut wrong = Vec::new();
+    while let Some(run) = runs.join_next().await {
+        let (call, number, how, fine) = run.unwrap();
+        if !fine {
+            wrong.push(format!("{how:?} at call {number}, {call}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn a_registration_survives_every_crash() {
+    every_crash_point(Phase::Register).await;
+}
+
+#[tokio::test]
+async fn a_rotation_survives_every_crash() {
+    every_crash_point(Phase::Rotate).await;
+}
+
+#[tokio::test]
+async fn a_deletion_survives_every_crash() {
+    every_crash_point(Phase::Delete).await;
+}
+
+/// An old leader's write that the provider sees only when the new one has made all well.
+#[tokio::test]
+async fn a_late_write_of_an_old_leader_is_mended() {
+    let Some(rig) = prepare(Phase::Rotate).await else {
+        return;
+    };
+    let breaker = Arc::new(Breaker::default());
+    *breaker.late_delete.lock().unwrap() = Some(Duration::from_secs(10));
+    let old = rig.operator_with(breaker.clone(), "old");
+    let died = tokio::time::timeout(Duration::from_mins(1), breaker.died.notified());
+    died.await.unwrap();
+    old.kill().await;
+    let new = rig.operator_with(Arc::default(), "new");
+    check(&rig, Phase::Rotate).await;
+    rig.eventually("the late delete took effect", || rig.rules().len() == 1)
+        .await;
+    // The status still says that all is well; the second look, after half a minute, finds it.
+    rig.eventually("the rule is made again", || rig.rules().len() == 2)
+        .await;
+    rig.until("shop", "Ready", "True Ok").await;
+    for _ in 0..200 {
+        let rules = rig.rules();
+        if rules.values().all(|rule| rule["disabled"] == json!(false)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    rig.check_registered("shop").await;
+    new.stop().await;
+}

@@ -1,0 +1,144 @@
+//! The API server away, its watches expired, its throttling, and a CRD that comes late.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::rig::{Breaker, KEY, Request, Rig};
+
+/// A way to the API server that can be cut.
+struct Wire {
+    address: SocketAddr,
+    up: watch::Sender<bool>,
+}
+
+impl Wire {
+    async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (up, is_up) = watch::channel(true);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut is_up = is_up.clone();
+                tokio::spawn(async move {
+                    if !*is_up.borrow_and_update() {
+                        return;
+                    }
+                    let mut far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = is_up.changed() => {}
+                    }
+                });
+            }
+        });
+        Self { address, up }
+    }
+}
+
+/// The value of a counter, all labels together.
+fn count(operator: &super::rig::Operator, name: &str) -> f64 {
+    let text = operator.metrics.encode();
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
+}
+
+#[tokio::test]
+async fn an_api_server_that_was_away_is_found_again() {
+    let Some(rig) = Rig::new("away").await else {
+        return;
+    };
+    let mut file = Kubeconfig::read_from(&rig.space.plane.admin).unwrap();
+    let cluster = file.clusters[0].cluster.as_mut().unwrap();
+    let server = cluster.server.clone().unwrap();
+    let port = server.rsplit(':').next().unwrap().parse().unwrap();
+    let wire = Wire::to(port).await;
+    cluster.server = Some(format!("https://{}", wire.address));
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+    let client = Client::try_from(config.unwrap()).unwrap();
+    let operator = rig.operator_through(client, Arc::default(), "me");
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "Ready", "True Ok").await;
+
+    wire.up.send_replace(false);
+    rig.delete("shop").await;
+    rig.create("next", |object| {
+        object["spec"]["notifications"] = serde_json::json!([{ "type": "Supplier" }]);
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(
+        rig.condition("next", "Ready").await,
+        None,
+        "nobody can know of it"
+    );
+    wire.up.send_replace(true);
+    rig.until_gone("shop").await;
+    rig.until("next", "Ready", "True Ok").await;
+    assert!(count(&operator, "bellhop_operator_watch_errors_total") >= 2.0);
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn expired_watches_throttling_and_conflicts_pass() {
+    let Some(rig) = Rig::new("throttled").await else {
+        return;
+    };
+    let breaker = Arc::new(Breaker::default());
+    breaker.refuse(Request::Watch, 410, 4);
+    for status in [429, 409, 500, 429] {
+        breaker.refuse(Request::Other, status, 1);
+    }
+    let operator = rig.operator_with(breaker.clone(), "me");
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "Ready", "True Ok").await;
+    rig.check_registered("shop").await;
+    assert_eq!(breaker.to_refuse(), 0);
+    let text = operator.metrics.encode();
+    for told in [
+        "outcome=\"throttled\"",
+        "outcome=\"conflict\"",
+        "outcome=\"expired\"",
+        "outcome=\"server_error\"",
+    ] {
+        assert!(text.contains(told), "{told} is not in the metrics");
+    }
+    assert!(count(&operator, "bellhop_operator_reconcile_errors_total") >= 2.0);
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn a_definition_that_is_not_there_yet_is_waited_for() {
+    let Some(rig) = Rig::new("late").await else {
+        return;
+    };
+    let breaker = Arc::new(Breaker::default());
+    breaker.refuse(Request::List, 404, 1);
+    let operator = rig.operator_with(breaker.clone(), "me");
+    for _ in 0..200 {
+        if breaker.to_refuse() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let waits = operator.waiting.phrases();
+    assert!(
+        waits
+            .iter()
+            .any(|what| what.contains("CustomResourceDefinition")),
+        "{waits:?}"
+    );
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "Ready", "True Ok").await;
+    assert_eq!(operator.waiting.phrases(), [] as [String; 0]);
+    operator.stop().await;
+}

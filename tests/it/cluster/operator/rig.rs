@@ -1,0 +1,548 @@
+//! An operator of one namespace in this process, a simulated provider, and a breaker that every
+//! call of a pass goes through: to the API server and to the registry.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bellhop::api::NotificationType;
+use bellhop::api::v1alpha1::WebhookSubscription;
+use bellhop::clock::{Clock, SystemClock};
+use bellhop::controller::budget::{Budget, Rates};
+use bellhop::controller::client::guarded;
+use bellhop::controller::lease::Leadership;
+use bellhop::controller::metrics::ControllerMetrics;
+use bellhop::controller::providers::{Addresses, HttpProviders, Providers};
+use bellhop::controller::waiting::Waiting;
+use bellhop::controller::{Parts, Settings, run};
+use bellhop::metrics::Metrics;
+use bellhop::provider::base::BaseUrl;
+use bellhop::provider::credentials::CredentialSource;
+use bellhop::provider::{Registry, RegistryError, Rule, RuleBody};
+use bellhop::registration::conflict::Account;
+use bellhop::secrets::Fingerprint;
+use bellhop::simulator::{Config, Kind, Simulator};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::super::rules::smallest;
+use super::super::space::Space;
+
+/// How one call breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Break {
+    /// An error, and nothing happened.
+    FailBefore,
+    /// An error, and it happened all the same.
+    FailAfter,
+    /// The process dies, and nothing happened.
+    DieBefore,
+    /// The process dies, and it happened.
+    DieAfter,
+}
+
+pub const BREAKS: [Break; 4] = [
+    Break::FailBefore,
+    Break::FailAfter,
+    Break::DieBefore,
+    Break::DieAfter,
+];
+
+/// Counts the calls of passes, and breaks one of them.
+#[derive(Default)]
+pub struct Breaker {
+    at: Mutex<Option<(usize, Break)>>,
+    calls: Mutex<Vec<String>>,
+    pub died: Notify,
+    /// The next delete at the registry is the process' last call, and takes effect after this time.
+    pub late_delete: Mutex<Option<Duration>>,
+    refused: Mutex<Vec<(Request, u16)>>,
+}
+
+/// A kind of request to the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    Watch,
+    List,
+    Other,
+}
+
+impl Breaker {
+    pub fn at(number: usize, how: Break) -> Arc<Self> {
+        Arc::new(Self {
+            at: Mutex::new(Some((number, how))),
+            ..Self::default()
+        })
+    }
+
+    /// Answers the next `times` requests of a kind with this status.
+    pub fn refuse(&self, what: Request, status: u16, times: usize) {
+        let mut refused = self.refused.lock().unwrap();
+        refused.extend(std::iter::repeat_n((what, status), times));
+    }
+
+    /// How many of them are still to come.
+    pub fn to_refuse(&self) -> usize {
+        self.refused.lock().unwrap().len()
+    }
+
+    fn refusal(&self, what: Request) -> Option<u16> {
+        let mut refused = self.refused.lock().unwrap();
+        let at = refused.iter().position(|(one, _)| *one == what)?;
+        Some(refused.remove(at).1)
+    }
+
+    /// The calls so far.
+    pub fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    async fn pass<T, E>(
+        &self,
+        what: String,
+        call: impl Future<Output = Result<T, E>>,
+        broken: impl FnOnce() -> E,
+    ) -> Result<T, E> {
+        let how = {
+            let mut calls = self.calls.lock().unwrap();
+            let number = calls.len();
+            calls.push(what);
+            let at = *self.at.lock().unwrap();
+            at.filter(|(at, _)| *at == number).map(|(_, how)| how)
+        };
+        match how {
+            None => call.await,
+            Some(Break::FailBefore) => Err(broken()),
+            Some(Break::FailAfter) => {
+                let _ = call.await;
+                Err(broken())
+            }
+            Some(Break::DieBefore) => self.die().await,
+            Some(Break::DieAfter) => {
+                let _ = call.await;
+                self.die().await
+            }
+        }
+    }
+
+    async fn die<T>(&self) -> T {
+        self.died.notify_one();
+        std::future::pending().await
+    }
+}
+
+/// A client whose calls go through the breaker: all but watches and lists, which no pass makes.
+fn broken_client(inner: Client, breaker: Arc<Breaker>) -> Client {
+    let namespace = inner.default_namespace().to_owned();
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let (inner, breaker) = (inner.clone(), breaker.clone());
+        async move {
+            let path = request.uri().path().to_owned();
+            let list = path.ends_with("/secrets") || path.ends_with("/webhooksubscriptions");
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let kind = match request.method() == http::Method::GET && list {
+                true if query.contains("watch=true") => Request::Watch,
+                true => Request::List,
+                false => Request::Other,
+            };
+            if let Some(status) = breaker.refusal(kind) {
+                return Ok(refusal(status));
+            }
+            if kind != Request::Other {
+                return inner.send(request).await;
+            }
+            let end: Vec<&str> = path.rsplit('/').take(2).collect();
+            let what = format!("{} {}/{}", request.method(), end[1], end[0]);
+            let broken = || kube::Error::Service("the connection broke".into());
+            breaker.pass(what, inner.send(request), broken).await
+        }
+    });
+    Client::new(service, namespace)
+}
+
+/// As the API server words it.
+fn refusal(status: u16) -> http::Response<kube::client::Body> {
+    let body = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": "refused by the test", "reason": "Test", "code": status
+    });
+    http::Response::builder()
+        .status(status)
+        .header("Content-Type", "application/json")
+        .body(kube::client::Body::from(body.to_string().into_bytes()))
+        .unwrap()
+}
+
+/// Two accounts at two providers, told apart by their keys.
+struct BrokenProviders {
+    inner: HttpProviders,
+    other: HttpProviders,
+    breaker: Arc<Breaker>,
+}
+
+impl Providers for BrokenProviders {
+    fn registry(&self, account: &Account, credentials: Arc<CredentialSource>) -> Arc<dyn Registry> {
+        let other = account.api_key == Fingerprint::of(OTHER_KEY.as_bytes());
+        let providers = if other { &self.other } else { &self.inner };
+        Arc::new(BrokenRegistry {
+            inner: providers.registry(account, credentials),
+            breaker: self.breaker.clone(),
+        })
+    }
+}
+
+struct BrokenRegistry {
+    inner: Arc<dyn Registry>,
+    breaker: Arc<Breaker>,
+}
+
+fn lost() -> RegistryError {
+    RegistryError::Unavailable {
+        reason: "no answer in 5 s".to_owned(),
+        after: None,
+    }
+}
+
+#[async_trait]
+impl Registry for BrokenRegistry {
+    async fn get(&self, kind: NotificationType) -> Result<Option<Rule>, RegistryError> {
+        let what = format!("registry get {kind}");
+        self.breaker.pass(what, self.inner.get(kind), lost).await
+    }
+
+    async fn create(&self, kind: NotificationType, body: &RuleBody) -> Result<Rule, RegistryError> {
+        let what = format!("registry create {kind}");
+        let call = self.inner.create(kind, body);
+        self.breaker.pass(what, call, lost).await
+    }
+
+    async fn update(&self, kind: NotificationType, body: &RuleBody) -> Result<Rule, RegistryError> {
+        let what = format!("registry update {kind}");
+        let call = self.inner.update(kind, body);
+        self.breaker.pass(what, call, lost).await
+    }
+
+    async fn delete(&self, kind: NotificationType) -> Result<(), RegistryError> {
+        let what = format!("registry delete {kind}");
+        let late = self.breaker.late_delete.lock().unwrap().take();
+        if let Some(delay) = late {
+            // The process dies with this call on its way, and the provider sees it much later.
+            let inner = self.inner.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                inner.delete(kind).await.unwrap();
+            });
+            return self.breaker.die().await;
+        }
+        self.breaker.pass(what, self.inner.delete(kind), lost).await
+    }
+}
+
+/// One operator of the namespace.
+pub struct Operator {
+    pub breaker: Arc<Breaker>,
+    pub metrics: Metrics,
+    pub waiting: Waiting,
+    token: CancellationToken,
+    task: tokio::task::JoinHandle<Result<(), String>>,
+}
+
+impl Operator {
+    /// As kill -9 does it.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    /// As SIGTERM does it.
+    pub async fn stop(self) {
+        self.token.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// See the module.
+pub struct Rig {
+    pub space: Space,
+    pub simulator: Simulator,
+    /// Another account, where a test wants one.
+    other: Option<Simulator>,
+}
+
+pub const KEY: &str = "an-api-key";
+pub const OTHER_KEY: &str = "another-api-key";
+
+async fn provider(key: &str) -> Simulator {
+    let config = Config {
+        api_key: key.to_owned(),
+        api_secret: "an-api-secret".to_owned(),
+        suppliers: 1,
+        products: 1,
+        rates: 1,
+        bookings: 1,
+        ..Config::default()
+    };
+    Simulator::start(config).await.unwrap()
+}
+
+impl Rig {
+    /// A namespace and a provider, no operator yet.
+    pub async fn new(test: &str) -> Option<Self> {
+        let space = Space::new(test).await?;
+        Some(Self {
+            space,
+            simulator: provider(KEY).await,
+            other: None,
+        })
+    }
+
+    /// The same with another account beside it.
+    pub async fn with_two_accounts(test: &str) -> Option<Self> {
+        Some(Self {
+            other: Some(provider(OTHER_KEY).await),
+            ..Self::new(test).await?
+        })
+    }
+
+    /// The other account's provider.
+    pub fn other(&self) -> &Simulator {
+        self.other.as_ref().unwrap()
+    }
+
+    /// An operator that nothing happens to.
+    pub fn operator(&self) -> Operator {
+        self.operator_with(Arc::default(), "me")
+    }
+
+    /// An operator whose calls go through `breaker`.
+    pub fn operator_with(&self, breaker: Arc<Breaker>, identity: &str) -> Operator {
+        self.operator_through(self.space.client.clone(), breaker, identity)
+    }
+
+    /// The same with another way to the API server.
+    pub fn operator_through(
+        &self,
+        client: Client,
+        breaker: Arc<Breaker>,
+        identity: &str,
+    ) -> Operator {
+        let metrics = Metrics::new();
+        let controller_metrics = ControllerMetrics::new(&metrics);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let leadership = Leadership::alone(clock.clone());
+        let providers = |simulator: &Simulator| {
+            let address = BaseUrl::parse(&simulator.registry_url(), false).unwrap();
+            let addresses = Addresses {
+                production: address.clone(),
+                sandbox: address,
+            };
+            let rates = Rates {
+                account: 1_000,
+                operator: 1_000,
+            };
+            let budget = Budget::new(rates, leadership.clone(), clock.clone());
+            HttpProviders::new(addresses, budget, clock.clone(), &Metrics::new()).unwrap()
+        };
+        let inner = providers(&self.simulator);
+        let other = providers(self.other.as_ref().unwrap_or(&self.simulator));
+        let client = broken_client(client, breaker.clone());
+        let waiting = Waiting::default();
+        let parts = Parts {
+            client: guarded(client, leadership.clone(), controller_metrics.clone()),
+            providers: Arc::new(BrokenProviders {
+                inner,
+                other,
+                breaker: breaker.clone(),
+            }),
+            clock,
+            metrics: metrics.clone(),
+            controller_metrics,
+            waiting: waiting.clone(),
+        };
+        let settings = Settings {
+            namespaces: vec![self.space.name.clone()],
+            cluster_id: Some("a-cluster".to_owned()),
+            concurrency: 8,
+            identity: identity.to_owned(),
+        };
+        let token = CancellationToken::new();
+        Operator {
+            breaker,
+            metrics,
+            waiting,
+            token: token.clone(),
+            task: tokio::spawn(run(parts, settings, token)),
+        }
+    }
+
+    /// Secrets of the namespace.
+    pub fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.space.client.clone(), &self.space.name)
+    }
+
+    /// Subscriptions of the namespace.
+    pub fn subscriptions(&self) -> Api<WebhookSubscription> {
+        Api::namespaced(self.space.client.clone(), &self.space.name)
+    }
+
+    /// The user's Secret.
+    pub async fn create_keys(&self, name: &str, key: &str) {
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                ..ObjectMeta::default()
+            },
+            string_data: Some(BTreeMap::from([
+                ("apiKey".to_owned(), key.to_owned()),
+                ("apiSecret".to_owned(), "an-api-secret".to_owned()),
+            ])),
+            ..Secret::default()
+        };
+        let secrets = self.secrets();
+        secrets
+            .create(&PostParams::default(), &secret)
+            .await
+            .unwrap();
+    }
+
+    /// A subscription to rates and bookings, with something changed.
+    pub async fn create(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let mut object = smallest(name);
+        object["spec"]["url"] = json!(format!("https://hooks.example.com/{name}"));
+        object["spec"]["notifications"] = json!([{ "type": "Rate" }, { "type": "Booking" }]);
+        change(&mut object);
+        let object: WebhookSubscription = serde_json::from_value(object).unwrap();
+        let all = self.subscriptions();
+        all.create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    /// Merges a patch into a subscription.
+    pub async fn patch(&self, name: &str, patch: Value) {
+        let patch = kube::api::Patch::Merge(patch);
+        let params = kube::api::PatchParams::default();
+        let all = self.subscriptions();
+        all.patch(name, &params, &patch).await.unwrap();
+    }
+
+    /// The subscription; `None`: it is gone.
+    pub async fn get(&self, name: &str) -> Option<WebhookSubscription> {
+        self.subscriptions().get_opt(name).await.unwrap()
+    }
+
+    /// Status and reason of a condition, as `True Ok`.
+    pub async fn condition(&self, name: &str, kind: &str) -> Option<String> {
+        let status = self.get(name).await?.status?;
+        let mut all = status.conditions.into_iter();
+        let found = all.find(|condition| condition.type_ == kind)?;
+        Some(format!("{} {}", found.status, found.reason))
+    }
+
+    /// Waits until a condition says this.
+    pub async fn until(&self, name: &str, kind: &str, says: &str) {
+        let mut last = None;
+        for _ in 0..1_200 {
+            last = self.condition(name, kind).await;
+            if last.as_deref() == Some(says) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{name}: {kind} is {last:?}, not {says:?}, after 60 s");
+    }
+
+    /// Waits until the object is gone.
+    pub async fn until_gone(&self, name: &str) {
+        for _ in 0..1_200 {
+            if self.get(name).await.is_none() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{name} is still there after 60 s");
+    }
+
+    /// Changes the user's Secret.
+    pub async fn change_keys(&self, name: &str, key: &str, secret: &str) {
+        let patch = json!({ "stringData": { "apiKey": key, "apiSecret": secret } });
+        let params = kube::api::PatchParams::default();
+        let secrets = self.secrets();
+        secrets
+            .patch(name, &params, &kube::api::Patch::Merge(patch))
+            .await
+            .unwrap();
+    }
+
+    /// Waits until something holds.
+    pub async fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
+        for _ in 0..1_200 {
+            if holds() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("not so after 60 s: {what}");
+    }
+
+    /// The message of a condition.
+    pub async fn message(&self, name: &str, kind: &str) -> String {
+        let status = self.get(name).await.unwrap().status.unwrap();
+        let mut all = status.conditions.into_iter();
+        all.find(|one| one.type_ == kind).unwrap().message
+    }
+
+    /// Deletes a subscription, without waiting.
+    pub async fn delete(&self, name: &str) {
+        let all = self.subscriptions();
+        all.delete(name, &kube::api::DeleteParams::default())
+            .await
+            .unwrap();
+    }
+
+    /// What the provider's registry holds, by kind.
+    pub fn rules(&self) -> BTreeMap<Kind, Value> {
+        self.simulator.control().rules().into_iter().collect()
+    }
+
+    /// The first key in the owned Secret, per type.
+    pub async fn stored_key(&self, name: &str, segment: &str) -> Option<String> {
+        let secret = self.secrets().get_opt(&format!("{name}-bellhop")).await;
+        let data = secret.unwrap()?.data?;
+        let text = String::from_utf8(data.get(segment)?.0.clone()).unwrap();
+        text.lines().next().map(str::to_owned)
+    }
+
+    /// Exactly the rules for rates and bookings, live, below this subscription's URL, and the keys
+    /// of both in the Secret.
+    pub async fn check_registered(&self, name: &str) {
+        self.check_registered_at(name, name).await;
+    }
+
+    /// The same for a url of another path.
+    pub async fn check_registered_at(&self, name: &str, path: &str) {
+        let rules = self.rules();
+        let kinds: Vec<Kind> = rules.keys().copied().collect();
+        assert_eq!(kinds, [Kind::Rate, Kind::Booking]);
+        for (kind, segment) in [(Kind::Rate, "rate"), (Kind::Booking, "booking")] {
+            let rule = &rules[&kind];
+            assert_eq!(rule["disabled"], json!(false), "{kind:?}");
+            let url = rule["url"].as_str().unwrap();
+            let below = format!("https://hooks.example.com/{path}/{segment}/");
+            assert!(url.starts_with(&below), "{url}");
+            let stored = self.stored_key(name, segment).await;
+            assert_eq!(rule["securityKey"].as_str(), stored.as_deref(), "{kind:?}");
+        }
+    }
+
+    /// Nothing is left of a subscription, at the provider and in the cluster.
+    pub async fn check_gone(&self, name: &str) {
+        self.until_gone(name).await;
+        assert_eq!(self.rules(), BTreeMap::new());
+        let owned = self.secrets().get_opt(&format!("{name}-bellhop")).await;
+        assert!(owned.unwrap().is_none(), "the owned Secret stays behind");
+    }
+}

@@ -1,0 +1,133 @@
+//! The walk of the README, as it is written there: the real kubectl, the operator with the rights of
+//! deploy/rbac.yaml and the simulated provider. Oracle: what the README shows.
+
+use std::process::Command;
+
+use super::eventually;
+use super::plane::{self, free_port};
+use super::process::{bellhop, start};
+use super::rights;
+use super::space::{Said, Space};
+
+/// A command of the README and what it shows of the answer.
+struct Step {
+    command: Vec<String>,
+    shown: Vec<String>,
+}
+
+/// The block that begins with ```console.
+fn steps() -> Vec<Step> {
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let block = readme.split("```console\n").nth(1).unwrap();
+    let block = block.split("```").next().unwrap();
+    let mut steps = Vec::new();
+    for text in block.split("$ ").skip(1) {
+        let mut lines = text.lines().map(str::to_owned);
+        let command = lines.next().unwrap();
+        let words = command.split_whitespace().map(str::to_owned);
+        steps.push(Step {
+            command: words.collect(),
+            shown: lines.filter(|line| !line.is_empty()).collect(),
+        });
+    }
+    steps
+}
+
+/// The arguments that the README gives to a command of ours, with another address of the provider.
+fn arguments(command: &str, provider: &str) -> Vec<String> {
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let line = readme.lines().find_map(|line| line.strip_prefix(command));
+    let line = line.unwrap_or_else(|| panic!("no line of the README begins with `{command}`"));
+    let words = line.split_whitespace();
+    words
+        .map(|word| word.replace("127.0.0.1:8090", provider))
+        .collect()
+}
+
+/// A line without what differs: widths of columns, ages, and what newer kubectls add.
+fn plain(line: &str) -> String {
+    let line = line.replace(" from shop namespace", "");
+    let age = |word: &str| {
+        let unit = word.trim_start_matches(|c: char| c.is_ascii_digit());
+        unit.len() < word.len() && ["s", "m"].contains(&unit)
+    };
+    let words = line.split_whitespace();
+    let words = words.map(|word| if age(word) { "AGE" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Whether the lines that are shown came in this order; `...` stands for any others, and without it
+/// they are all there is.
+fn fits(shown: &[String], out: &str) -> bool {
+    let mut out = out
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(plain);
+    let mut gap = false;
+    for line in shown {
+        if line.trim() == "..." {
+            gap = true;
+        } else if gap {
+            gap = false;
+            if !out.any(|found| found == plain(line)) {
+                return false;
+            }
+        } else if out.next().is_none_or(|found| found != plain(line)) {
+            return false;
+        }
+    }
+    gap || out.next().is_none()
+}
+
+#[tokio::test]
+async fn the_readme_is_what_happens() {
+    let Some(plane) = tokio::task::spawn_blocking(plane::own).await.unwrap() else {
+        return;
+    };
+    let space = Space::on(plane, "elsewhere").await;
+    space
+        .kubectl_in("bellhop-system", ["apply", "-f", "deploy/rbac.yaml"])
+        .fine();
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut simulate = bellhop(&["simulate", "--listen", &address]);
+    simulate.args(arguments("bellhop simulate", &address));
+    let _provider = start("simulate", &simulate);
+    let mut operator = bellhop(&["operator", "--admin-listen", "127.0.0.1:0"]);
+    // As in a pod, whose namespace it would find by itself.
+    operator.args(["--lease-namespace", "bellhop-system"]);
+    operator.args(arguments("bellhop operator", &address));
+    operator.env("KUBECONFIG", rights::kubeconfig(&space));
+    let operator = start("operator", &operator);
+
+    let steps = steps();
+    assert!(steps.len() > 6);
+    for Step { command, shown } in steps {
+        let mut kubectl = plane.kubectl();
+        kubectl.args(&command[1..]);
+        let out = if command.contains(&"-w".into()) {
+            watch(&kubectl, shown.last().unwrap())
+        } else {
+            Said::of(kubectl, "").fine()
+        };
+        assert!(
+            fits(&shown, &out),
+            "$ {}\n{out}\nThe README shows:\n{}\n\nThe operator said:\n{}",
+            command.join(" "),
+            shown.join("\n"),
+            operator.log()
+        );
+    }
+    let calls = plane.calls(rights::ACCOUNT);
+    rights::check_nothing_forbidden(&calls);
+    rights::check_nothing_superfluous(&calls);
+}
+
+/// What `kubectl get -w` prints until a line comes, at which a person stops it.
+fn watch(kubectl: &Command, until: &str) -> String {
+    let watch = start("kubectl", kubectl);
+    eventually(&format!("`kubectl get -w` shows {until}"), || {
+        let out = watch.log();
+        let last = out.lines().last()?;
+        (plain(last) == plain(until)).then_some(out)
+    })
+}
