@@ -21,6 +21,7 @@ pub mod run;
 pub mod simulate;
 pub mod standalone;
 pub mod status;
+pub mod unused;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

@@ -118,18 +118,26 @@ fn bench(words: &[String]) -> Result<(), String> {
         work: folder.join("work"),
         report: Report::new(machine, wanted.quick),
     };
-    for part in PARTS {
-        if wanted.parts.is_empty() || wanted.parts.iter().any(|name| name == part.name) {
-            println!(
-                "[{:>4} s] {}: {}",
-                started.elapsed().as_secs(),
-                part.name,
-                part.about
-            );
-            run.clean().map_err(text)?;
-            (part.run)(&mut run).map_err(|problem| format!("part `{}`: {problem}", part.name))?;
-            // What was measured so far is not lost when a later part fails.
-            run.report.write(&folder).map_err(text)?;
+    let docs = wanted.docs && !wanted.quick && wanted.parts.is_empty();
+    let chosen: Vec<_> = PARTS
+        .iter()
+        .filter(|part| wanted.parts.is_empty() || wanted.parts.iter().any(|name| name == part.name))
+        .collect();
+    run.report.pending = chosen.iter().map(|part| part.name).collect();
+    for part in chosen {
+        println!(
+            "[{:>4} s] {}: {}",
+            started.elapsed().as_secs(),
+            part.name,
+            part.about
+        );
+        run.clean().map_err(text)?;
+        (part.run)(&mut run).map_err(|problem| format!("part `{}`: {problem}", part.name))?;
+        run.report.pending.retain(|name| *name != part.name);
+        // What was measured so far is not lost when a later part fails.
+        run.report.write(&folder).map_err(text)?;
+        if docs {
+            run.report.write_docs(&root.join("docs")).map_err(text)?;
         }
     }
     run.clean().map_err(text)?;
@@ -142,8 +150,7 @@ fn bench(words: &[String]) -> Result<(), String> {
         "written: {0}/report.md, {0}/report.json and plots",
         folder.display()
     );
-    if wanted.docs && !wanted.quick && wanted.parts.is_empty() {
-        run.report.write_docs(&root.join("docs")).map_err(text)?;
+    if docs {
         println!("written: docs/performance.md and docs/performance/*.svg");
     }
     if run.report.missed() > 0 {

@@ -41,6 +41,8 @@ pub struct Report {
     /// `full` or `quick`.
     pub mode: &'static str,
     pub measures: Vec<Measure>,
+    /// Parts that were asked for and are not measured yet.
+    pub pending: Vec<&'static str>,
     /// How each part measures, in words: shapes, volumes, seconds.
     pub notes: Vec<(&'static str, String)>,
     #[serde(skip)]
@@ -56,6 +58,7 @@ impl Report {
             machine,
             mode: if quick { "quick" } else { "full" },
             measures: Vec::new(),
+            pending: Vec::new(),
             notes: Vec::new(),
             charts: Vec::new(),
         }
@@ -147,6 +150,13 @@ impl Report {
             "{} of {targets} targets are met.\n",
             targets - self.missed()
         );
+        if !self.pending.is_empty() {
+            let _ = writeln!(
+                text,
+                "The run ended before these parts were measured: {}.\n",
+                self.pending.join(", ")
+            );
+        }
         let mut parts: Vec<&str> = self.measures.iter().map(|measure| measure.part).collect();
         parts.dedup();
         for part in parts {

@@ -62,6 +62,9 @@ pub async fn run(args: CheckArgs) -> Result<(), Failure> {
         manifests.settings.notifications.len(),
         crate::api::NotificationType::ALL.len()
     );
+    for line in &manifests.unused {
+        println!("{:<4}  {:<20}  {line}", "warn", "only in a cluster");
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let credentials = credentials(&manifests, clock.clone()).map_err(Failure::Usage)?;
     let provider = Provider::new(

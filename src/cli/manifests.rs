@@ -44,6 +44,8 @@ pub struct Manifests {
     pub base_path: String,
     /// The API credentials.
     pub credentials: Credentials,
+    /// What the subscription asks for that only the operator does, a line each.
+    pub unused: Vec<String>,
     /// Where it was read from.
     files: Vec<PathBuf>,
     /// The Secrets that sinks name: to be laid out as files by key, a folder each.
@@ -85,6 +87,7 @@ impl Manifests {
         })?;
         let interval = object.spec.registration.drift_check_interval.get();
         Ok(Self {
+            unused: super::unused::unused(object),
             desired: DesiredRules::of(&object.spec, resolved.owner(object)),
             drift_check_interval: interval.unwrap_or(Duration::from_hours(1)),
             base_path: path_of(&object.spec.url),

@@ -73,6 +73,12 @@ impl Standalone {
     ) -> Result<Arc<DataPlane>, String> {
         private_folder(&self.data_dir)?;
         self.manifests.lay_out(&self.data_dir)?;
+        for part in &self.manifests.unused {
+            tracing::warn!(
+                part,
+                "this part of the subscription does nothing without a cluster"
+            );
+        }
         let credentials = credentials(&self.manifests, clock.clone())?;
         let keys = self.data_dir.join("keys");
         private_folder(&keys)?;

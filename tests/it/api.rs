@@ -142,6 +142,8 @@ stringData: { apiKey: a }
                 "spec.notifications[0].type",
                 "spec.notifications[2].operations[0]",
                 "spec.sinks[0].types[0]",
+                // The Secret's own, said in the same breath: it lacks a key.
+                "spec.credentialsSecretRef.name",
             ]
         );
         let text = text
