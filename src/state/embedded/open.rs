@@ -138,8 +138,9 @@ fn describe(path: &Path, fault: Fault) -> OpenError {
                 file,
                 what: "its header is not that of an SQLite database".to_owned(),
             },
-            // What is asked is fixed: a statement that does not fit finds another schema.
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::Unknown) => OpenError::Damaged {
+            // What is asked is fixed: a statement that does not fit finds another schema, and a
+            // value that does not fit its type (no code) finds another value.
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::Unknown) | None => OpenError::Damaged {
                 file,
                 what: error.to_string(),
             },

@@ -106,7 +106,9 @@ pub(super) fn look(path: &Path) -> std::io::Result<Log> {
             nothing
         });
     }
-    let salts = &header[16..24].to_vec();
+    // A frame of an earlier log differs in both: SQLite counts the first up and draws the second.
+    let is_same_log =
+        |frame: &[u8]| frame[8..12] == header[16..20] || frame[12..16] == header[20..24];
     let mut frame = vec![0; FRAME_HEADER + page_size];
     let mut sum = sum;
     let mut index: u64 = 0;
@@ -115,12 +117,12 @@ pub(super) fn look(path: &Path) -> std::io::Result<Log> {
     let mut commits = false;
     while fill(&mut file, &mut frame)? {
         index += 1;
-        let same_log = frame[8..16] == salts[..];
+        let same_log = is_same_log(&frame);
         if bad.is_none() {
             let next = sum
                 .add(&frame[..8], big_endian)
                 .add(&frame[FRAME_HEADER..], big_endian);
-            if same_log && next == Sum(word(&frame, 16), word(&frame, 20)) {
+            if frame[8..16] == header[16..24] && next == Sum(word(&frame, 16), word(&frame, 20)) {
                 sum = next;
                 commits |= word(&frame, 4) != 0;
                 continue;
