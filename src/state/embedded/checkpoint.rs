@@ -17,8 +17,6 @@ use super::engine::Command;
 use super::error::Result;
 use super::metrics::Writes;
 
-/// Frames (pages) in the log at which a checkpoint begins: 4 MiB.
-pub(super) const BEGIN_FRAMES: i64 = 1024;
 /// Frames left that the writer may move by itself: half a megabyte.
 pub(super) const LITTLE_FRAMES: i64 = 128;
 /// How often retention and the closing commit are thought of.

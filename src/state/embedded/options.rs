@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::schema::PAGE_SIZE;
 use crate::settings::Settings;
 
 /// Limits and durations of a store.
@@ -63,6 +64,14 @@ impl Options {
     /// Bytes set aside for the WAL: an eighth, at most 64 MiB.
     pub(super) fn wal_bytes(&self) -> u64 {
         (self.size_bytes / 8).min(64 << 20)
+    }
+
+    /// Frames (pages) in the WAL at which a checkpoint begins: a quarter of what is set aside, at
+    /// least 4 MiB. The end of each checkpoint holds up one commit for a sync of the whole file, so
+    /// the rarer the better; the same pages, written again and again, are moved once.
+    pub(super) fn checkpoint_frames(&self) -> i64 {
+        let bytes = (self.wal_bytes() / 4).max(4 << 20);
+        i64::try_from(bytes / PAGE_SIZE).unwrap_or(i64::MAX)
     }
 
     /// Bytes for the database file.

@@ -7,6 +7,7 @@ mod calls;
 
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::ErrorCode;
@@ -15,7 +16,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use calls::{answer_all, answer_one, apply, fail_all_but_accepts};
 
-use super::checkpoint::{BEGIN_FRAMES, LITTLE_FRAMES, checkpoint};
+use super::checkpoint::{LITTLE_FRAMES, checkpoint};
 use super::engine::{Command, Shown};
 use super::error::{Fault, Result};
 use super::metrics::Writes;
@@ -26,6 +27,8 @@ use crate::state::StateError;
 
 /// Calls that share a commit at most: bounds how long the first of them waits.
 const BATCH: usize = 512;
+/// How long a batch is gathered at most.
+const GATHER: Duration = Duration::from_millis(2);
 /// After the disk was found full, how long callers are told so without another try, at least; and
 /// at least so many times as long as reading memory again took: that makes every claim stale and
 /// keeps all waiting, so it must not be all that the process does.
@@ -102,10 +105,7 @@ impl Writer {
             };
             let Some(first) = first else { break };
             batch.push(first);
-            while batch.len() < BATCH {
-                let Ok(command) = queue.try_recv() else { break };
-                batch.push(command);
-            }
+            gather(&mut batch, &mut queue);
             if let Some(closed) = self.batch(&mut batch) {
                 let result = self.finish();
                 // Whoever closes may have given up waiting.
@@ -347,8 +347,9 @@ impl Writer {
         self.writes
             .wal_bytes
             .set(log.frames.max(0) * PAGE_SIZE as i64);
+        let begin = self.store.options.checkpoint_frames();
         match self.round {
-            Round::Idle if log.frames >= BEGIN_FRAMES && log.left() > 0 => self.ask_for_round(1),
+            Round::Idle if log.frames >= begin && log.left() > 0 => self.ask_for_round(1),
             Round::Idle | Round::Running(_) => {}
             Round::Done(rounds) if log.left() <= LITTLE_FRAMES || rounds >= ROUNDS => {
                 self.round = Round::Idle;
@@ -364,6 +365,27 @@ impl Writer {
     fn ask_for_round(&mut self, round: u32) {
         if self.ask.try_send(()).is_ok() {
             self.round = Round::Running(round);
+        }
+    }
+}
+
+/// Takes what waits, and lets whoever is about to ask do so first. With a core to themselves the
+/// callers run beside this thread and the first look that finds nothing ends it; on a shared core
+/// each of them would otherwise be interrupted by a commit of its own, and many commits of few
+/// calls cost more than few commits of many.
+fn gather(batch: &mut Vec<Command>, queue: &mut mpsc::Receiver<Command>) {
+    let started = Instant::now();
+    loop {
+        while batch.len() < BATCH {
+            let Ok(command) = queue.try_recv() else { break };
+            batch.push(command);
+        }
+        if batch.len() == BATCH || started.elapsed() > GATHER {
+            return;
+        }
+        thread::yield_now();
+        if queue.is_empty() {
+            return;
         }
     }
 }
