@@ -209,7 +209,10 @@ impl EntityKey {
                 found: ids.len(),
             });
         }
-        let mut key = String::from(kind.segment());
+        let length = |id: &S| 1 + id.as_ref().len();
+        let ids_length: usize = ids.iter().map(length).sum();
+        let mut key = String::with_capacity(kind.segment().len() + ids_length);
+        key.push_str(kind.segment());
         for (field, id) in fields.iter().zip(ids) {
             check_identifier(id.as_ref())
                 .map_err(|source| InvalidEntityKey::Identifier { field, source })?;

@@ -6,6 +6,7 @@
 mod contract;
 mod embedded;
 mod full;
+mod late;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

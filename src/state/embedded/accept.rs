@@ -8,8 +8,7 @@ use super::ledger::Seen;
 use super::marks::Behind;
 use super::store::{Disposition, JournalRow, Store};
 use crate::clock::{Ticks, UnixMillis};
-use crate::planted::{Bug, planted};
-use crate::state::{Accepted, MarkClass, NewMark, Notification, StateError};
+use crate::state::{Accepted, NewMark, Notification, StateError};
 
 use super::rows::EntityRow;
 
@@ -76,21 +75,9 @@ impl Store {
         };
         self.write_journal(n, disposition, None)?;
         let journal = self.row.journal as u64;
-        let marked = if planted(Bug::FutureTimestampTrusted) {
-            n.timestamp
-        } else {
-            n.timestamp.min(n.received)
-        };
         let behind = Behind {
-            since: n.received,
-            marked: Some(marked),
-            notified: Some(n.timestamp),
-            noticed: Some(ticks),
-            removed: n.removed,
-            class: MarkClass::Notification,
             traceparent: n.traceparent.as_deref().map(Into::into),
-            first: journal,
-            last: journal,
+            ..Behind::notification(n.timestamp, n.received, n.removed, journal, ticks)
         };
         self.marks.add(key, behind, now, ticks);
         self.ledger.note(mention, seen, n.received);

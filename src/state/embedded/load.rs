@@ -7,8 +7,8 @@ use super::error::{Fault, Result};
 use super::ledger::Ledger;
 use super::marks::{Behind, Marks, RestoredMark};
 use super::rows::{self, StoreRow};
-use super::store::{Disposition, JournalRow, Store, mark_checksum};
-use crate::api::NotificationType;
+use super::store::{Disposition, JournalRow, LATE_ROWS, Store, mark_checksum};
+use crate::api::{EntityKey, NotificationType};
 use crate::clock::{Ticks, UnixMillis};
 use crate::state::MarkClass;
 
@@ -18,7 +18,7 @@ impl Store {
         self.row = StoreRow::read(&self.connection)?;
         self.committed = self.row.clone();
         self.load_marks(now, ticks)?;
-        self.load_ledger(now)?;
+        self.load_journal(now, ticks)?;
         let first_and_last = |table: &str| {
             self.connection.query_row(
                 &format!(
@@ -114,31 +114,22 @@ impl Store {
         Ok(())
     }
 
-    /// Rebuilds the ledger from the journal's tail.
-    fn load_ledger(&mut self, now: UnixMillis) -> Result<()> {
+    /// Rebuilds the ledger from the journal's tail, and brings up to it the marks whose rows are
+    /// late.
+    fn load_journal(&mut self, now: UnixMillis, ticks: Ticks) -> Result<()> {
         let mut ledger = Ledger::new(self.options.ledger_span, self.options.ledger_capacity);
-        let tail = self.row.journal - self.options.ledger_capacity as i64;
-        let horizon = now.before(self.options.ledger_span).0;
-        let from: i64 = {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT seq, received FROM journal WHERE seq > ?1 ORDER BY seq DESC",
-            )?;
-            let mut found = statement.query([tail])?;
-            let mut from = self.row.journal + 1;
-            while let Some(row) = found.next()? {
-                if row.get::<_, i64>(1)? < horizon {
-                    break;
-                }
-                from = row.get(0)?;
-            }
-            from
-        };
+        let ledger_from = self.ledger_from(now)?;
+        let late_from: i64 = self.connection.query_row(
+            "SELECT ifnull(min(seq), ?2) FROM journal WHERE seq > ?1",
+            [self.row.journal - LATE_ROWS as i64, ledger_from],
+            |row| row.get(0),
+        )?;
         let mut statement = self.connection.prepare_cached(
             "SELECT seq, received, rule, key, removed, timestamp, digest, body, disposition,
              checksum FROM journal WHERE seq >= ?1 ORDER BY seq",
         )?;
-        let mut found = statement.query([from])?;
-        let mut expected = from;
+        let mut expected = ledger_from.min(late_from);
+        let mut found = statement.query([expected])?;
         while let Some(row) = found.next()? {
             let seq: i64 = row.get(0)?;
             let entry = JournalRow::from_row(row)?;
@@ -151,32 +142,74 @@ impl Store {
             if entry.disposition == Disposition::Duplicate {
                 continue;
             }
-            let rule = NotificationType::ALL
-                .get(entry.rule as usize)
-                .ok_or_else(|| Fault::row("journal", seq))?;
             let key = entry
                 .key
                 .as_deref()
                 .map(|key| rows::key_of(key, "journal", seq))
                 .transpose()?;
-            let body: Option<Vec<u8>> = match (&key, entry.body) {
-                (None, Some(id)) => self.dead_body(id)?,
-                _ => None,
-            };
-            let mention = ledger.mention(
-                *rule,
-                &entry.digest,
-                key.as_ref(),
-                entry.removed,
-                body.as_deref().unwrap_or_default(),
+            if seq >= ledger_from {
+                self.note_in(&mut ledger, seq, &entry, key.as_ref())?;
+            }
+            let marked = matches!(
+                entry.disposition,
+                Disposition::Marked | Disposition::SignatureReused
             );
-            let received = UnixMillis(entry.received);
-            let seen = ledger.look(mention, received);
-            ledger.note(mention, seen, received);
+            if let Some(key) = key.filter(|_| marked && seq >= late_from) {
+                let (timestamp, received) =
+                    (UnixMillis(entry.timestamp), UnixMillis(entry.received));
+                let behind =
+                    Behind::notification(timestamp, received, entry.removed, seq as u64, ticks);
+                self.marks.replay(&key, behind);
+            }
         }
         drop(found);
         drop(statement);
         self.ledger = ledger;
+        Ok(())
+    }
+
+    /// The journal's first row that the ledger still knows.
+    fn ledger_from(&self, now: UnixMillis) -> Result<i64> {
+        let tail = self.row.journal - self.options.ledger_capacity as i64;
+        let horizon = now.before(self.options.ledger_span).0;
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT seq, received FROM journal WHERE seq > ?1 ORDER BY seq DESC")?;
+        let mut found = statement.query([tail])?;
+        let mut from = self.row.journal + 1;
+        while let Some(row) = found.next()? {
+            if row.get::<_, i64>(1)? < horizon {
+                break;
+            }
+            from = row.get(0)?;
+        }
+        Ok(from)
+    }
+
+    fn note_in(
+        &self,
+        ledger: &mut Ledger,
+        seq: i64,
+        entry: &JournalRow<'_>,
+        key: Option<&EntityKey>,
+    ) -> Result<()> {
+        let rule = NotificationType::ALL
+            .get(entry.rule as usize)
+            .ok_or_else(|| Fault::row("journal", seq))?;
+        let body: Option<Vec<u8>> = match (key, entry.body) {
+            (None, Some(id)) => self.dead_body(id)?,
+            _ => None,
+        };
+        let mention = ledger.mention(
+            *rule,
+            &entry.digest,
+            key,
+            entry.removed,
+            body.as_deref().unwrap_or_default(),
+        );
+        let received = UnixMillis(entry.received);
+        let seen = ledger.look(mention, received);
+        ledger.note(mention, seen, received);
         Ok(())
     }
 }

@@ -6,7 +6,11 @@
 //! Never here: IO. All of this can be built again from the rows; what cannot be (generations,
 //! claims) is void after a restart, which makes every mark dirty and unclaimed.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod behind;
+mod by_key;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,63 +19,22 @@ use crate::clock::{Ticks, UnixMillis};
 use crate::planted::{Bug, planted};
 use crate::state::MarkClass;
 
+use behind::Row;
+use by_key::ByKey;
+
+pub(super) use behind::Behind;
+
 /// Claim ids are unique within the process, so that a claim on a store that was reopened
 /// meanwhile can never fit again.
 static NEXT_CLAIM: AtomicU64 = AtomicU64::new(1);
 
-/// What is behind a mark.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Behind {
-    pub(super) since: UnixMillis,
-    pub(super) marked: Option<UnixMillis>,
-    pub(super) notified: Option<UnixMillis>,
-    /// When the newest notification came in. Not in the row: after a restart, the time of that.
-    pub(super) noticed: Option<Ticks>,
-    pub(super) removed: bool,
-    pub(super) class: MarkClass,
-    pub(super) traceparent: Option<Box<str>>,
-    /// Oldest and newest journal row; 0 when no notification is behind it.
-    pub(super) first: u64,
-    pub(super) last: u64,
-}
+/// Marks that were made together lie together: rows of about 250 bytes in pages of 4 KiB. A mask.
+const NEIGHBOURS: u32 = 15;
 
-impl Behind {
-    /// Takes in what is newer; says whether its row must be written again.
-    fn absorb(&mut self, newer: Self) -> bool {
-        let mut row = false;
-        if newer.marked > self.marked {
-            self.marked = newer.marked;
-            row = true;
-        }
-        if newer.notified > self.notified {
-            self.notified = newer.notified;
-            row = true;
-        }
-        self.noticed = self.noticed.max(newer.noticed);
-        if newer.removed && !self.removed {
-            self.removed = true;
-            row = true;
-        }
-        if newer.class < self.class {
-            self.class = newer.class;
-            row = true;
-        }
-        if newer.traceparent.is_some() {
-            self.traceparent = newer.traceparent;
-        }
-        if self.first == 0 && newer.first > 0 {
-            self.first = newer.first;
-            row = true;
-        }
-        self.last = self.last.max(newer.last);
-        row
-    }
-}
-
-/// A claim that is out.
+/// A claim that is out: on which mark, and as of which of its generations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Out {
-    claim: u64,
+    slot: u32,
     generation: u64,
 }
 
@@ -92,8 +55,10 @@ pub(super) struct Mark {
     pub(super) due_at: UnixMillis,
     pub(super) delay: Duration,
     pub(super) patient: bool,
-    out: Option<Out>,
+    claim: Option<NonZeroU64>,
     touched: bool,
+    /// Its row is [`Row::Late`], and it is in the queue of those.
+    late: bool,
 }
 
 impl Mark {
@@ -120,20 +85,23 @@ type Place = (Ticks, u64, u32);
 
 #[derive(Debug, Default)]
 pub(super) struct Marks {
-    by_key: HashMap<EntityKey, u32>,
+    by_key: ByKey,
     /// Boxed: a table that doubles must not leave holes of its old size behind.
     slots: Vec<Option<Box<Mark>>>,
     free: Vec<u32>,
     queues: [BTreeSet<Place>; 2],
-    claims: HashMap<u64, u32>,
+    claims: HashMap<u64, Out>,
     leases: VecDeque<(Ticks, u64)>,
-    /// Exactly the marks, oldest first: one that never goes must not pile up the others.
-    ages: BTreeSet<(UnixMillis, u64)>,
+    /// How many marks came in at each second: one that never goes must not pile up the others.
+    ages: BTreeMap<i64, u32>,
     /// When the last fetch of an entity began, for `minInterval`.
     begun: HashMap<EntityKey, Ticks>,
     begun_order: VecDeque<(Ticks, EntityKey)>,
     /// Slots whose rows must be written.
     pub(super) touched: Vec<u32>,
+    /// Slots whose rows are late, each with the oldest journal row that is not in its row; in the
+    /// order of these. Some may have been written meanwhile.
+    late: VecDeque<(u64, u32)>,
     /// Rows to delete: id and checksum.
     pub(super) deleted: Vec<(u64, i64)>,
     next_id: u64,
@@ -172,7 +140,11 @@ impl Marks {
     }
 
     pub(super) fn contains(&self, key: &EntityKey) -> bool {
-        self.by_key.contains_key(key)
+        self.slot(key).is_some()
+    }
+
+    fn slot(&self, key: &EntityKey) -> Option<u32> {
+        self.by_key.find(&self.slots, key)
     }
 
     pub(super) fn get(&self, slot: u32) -> Option<&Mark> {
@@ -189,6 +161,7 @@ impl Marks {
         if let Some(mark) = self.slots[slot as usize].as_mut() {
             mark.row = Some(row);
             mark.touched = false;
+            mark.late = false;
         }
     }
 
@@ -207,8 +180,9 @@ impl Marks {
             due_at: mark.due_at,
             delay: mark.delay,
             patient: mark.patient,
-            out: None,
+            claim: None,
             touched: false,
+            late: false,
         });
     }
 
@@ -217,12 +191,26 @@ impl Marks {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("the backlog is bounded far below 2^32")
         });
-        self.by_key.insert(mark.key.clone(), slot);
-        self.ages.insert((mark.behind.since, mark.id));
+        self.by_key.insert(&self.slots, &mark.key, slot);
+        self.came(mark.behind.since);
         self.resync += u64::from(mark.behind.class == MarkClass::Resync);
         self.queues[queue_of(mark.behind.class)].insert((mark.due, mark.id, slot));
         self.slots[slot as usize] = Some(Box::new(mark));
         slot
+    }
+
+    fn came(&mut self, since: UnixMillis) {
+        *self.ages.entry(since.as_secs()).or_default() += 1;
+    }
+
+    fn went(&mut self, since: UnixMillis) {
+        let second = since.as_secs();
+        if let Some(count) = self.ages.get_mut(&second) {
+            *count -= 1;
+            if *count == 0 {
+                self.ages.remove(&second);
+            }
+        }
     }
 
     /// The earliest tick at which `key` may be fetched again.
@@ -245,7 +233,7 @@ impl Marks {
     /// Notes something new about `key`. A notification brings an impatient mark forward.
     pub(super) fn add(&mut self, key: &EntityKey, behind: Behind, now: UnixMillis, ticks: Ticks) {
         let allowed = self.allowed(key, ticks);
-        let Some(&slot) = self.by_key.get(key) else {
+        let Some(slot) = self.slot(key) else {
             let id = self.next_id;
             self.next_id += 1;
             let delay = allowed.since(ticks);
@@ -261,8 +249,9 @@ impl Marks {
                 due_at: now.after(delay),
                 delay,
                 patient: false,
-                out: None,
+                claim: None,
                 touched: false,
+                late: false,
             });
             self.touch(slot);
             return;
@@ -271,9 +260,10 @@ impl Marks {
             .as_mut()
             .expect("a key leads to its mark");
         mark.generation += 1;
-        if mark.out.is_some() {
+        if mark.claim.is_some() {
             let first = mark.newer.is_none();
             let before = mark.behind.clone();
+            let journal = behind.first;
             let newer = match mark.newer.take() {
                 Some(mut newer) => {
                     newer.absorb(behind);
@@ -285,13 +275,13 @@ impl Marks {
             let mut all = before;
             let row = all.absorb((*newer).clone());
             mark.newer = Some(newer);
-            if row || first {
-                self.touch(slot);
-            }
+            let row = if first { Row::Old } else { row };
+            self.note_row(slot, row, journal);
             return;
         }
         let forward = behind.first > 0 && !mark.patient && mark.due > allowed;
         let (old_class, old_due, id) = (mark.behind.class, mark.due, mark.id);
+        let journal = behind.first;
         let row = mark.behind.absorb(behind);
         if forward {
             mark.due = allowed;
@@ -304,9 +294,59 @@ impl Marks {
             self.queues[queue_of(class)].insert((due, id, slot));
             self.resync -= u64::from(class != old_class);
         }
-        if row || forward {
-            self.touch(slot);
+        self.note_row(slot, if forward { Row::Old } else { row }, journal);
+    }
+
+    /// `journal`: the journal's row that made the mark's row late.
+    fn note_row(&mut self, slot: u32, row: Row, journal: u64) {
+        match row {
+            Row::True => {}
+            Row::Late if journal > 0 => {
+                if let Some(mark) = self.slots[slot as usize].as_mut()
+                    && !mark.late
+                {
+                    mark.late = true;
+                    self.late.push_back((journal, slot));
+                }
+            }
+            Row::Late | Row::Old => self.touch(slot),
         }
+    }
+
+    /// Has the rows written that lack what the journal says up to its row `upto`, and with each
+    /// one its late neighbours: they share its page.
+    pub(super) fn write_late(&mut self, upto: u64) {
+        while let Some(&(journal, slot)) = self.late.front() {
+            if journal > upto {
+                return;
+            }
+            self.late.pop_front();
+            let is_late = |slot| self.get(slot).is_some_and(|mark| mark.late);
+            if !is_late(slot) {
+                continue;
+            }
+            let page = (slot & !NEIGHBOURS)..=(slot | NEIGHBOURS);
+            let late: Vec<u32> = page.filter(|slot| is_late(*slot)).collect();
+            for slot in late {
+                self.touch(slot);
+            }
+        }
+    }
+
+    /// After [`Self::restore`]: what the journal says about `key` beyond what its row does. Called
+    /// in the journal's order.
+    pub(super) fn replay(&mut self, key: &EntityKey, behind: Behind) {
+        let Some(slot) = self.slot(key) else { return };
+        let Some(mark) = self.slots[slot as usize].as_mut() else {
+            return;
+        };
+        if mark.behind.first == 0 || behind.first < mark.behind.first {
+            // Of an earlier mark, which was settled.
+            return;
+        }
+        let journal = behind.first;
+        let row = mark.behind.absorb(behind);
+        self.note_row(slot, row, journal);
     }
 
     fn touch(&mut self, slot: u32) {
@@ -332,15 +372,13 @@ impl Marks {
             }
             self.queues[queue].remove(&place);
             let claim = NEXT_CLAIM.fetch_add(1, Ordering::Relaxed);
-            self.claims.insert(claim, slot);
             self.leases.push_back((ticks.after(self.lease), claim));
             let mark = self.slots[slot as usize]
                 .as_mut()
                 .expect("a queue leads to marks");
-            mark.out = Some(Out {
-                claim,
-                generation: mark.generation,
-            });
+            mark.claim = NonZeroU64::new(claim);
+            let generation = mark.generation;
+            self.claims.insert(claim, Out { slot, generation });
             return Some((claim, mark));
         }
         None
@@ -353,12 +391,14 @@ impl Marks {
                 break;
             }
             self.leases.pop_front();
-            let Some(slot) = over else { continue };
+            let Some(Out { slot, .. }) = over else {
+                continue;
+            };
             self.claims.remove(&claim);
             let mark = self.slots[slot as usize]
                 .as_mut()
                 .expect("a claim leads to its mark");
-            mark.out = None;
+            mark.claim = None;
             self.merge_newer(slot);
             self.requeue(slot, ticks);
         }
@@ -383,11 +423,11 @@ impl Marks {
     /// The mark behind a claim that is still good.
     pub(super) fn claimed_mark(&self, claim: u64, key: &EntityKey) -> Option<&Mark> {
         let slot = match self.claims.get(&claim) {
-            Some(slot) => slot,
-            None if planted(Bug::StaleClaimWrites) => self.by_key.get(key)?,
+            Some(out) => out.slot,
+            None if planted(Bug::StaleClaimWrites) => self.slot(key)?,
             None => return None,
         };
-        self.get(*slot).filter(|mark| mark.key == *key)
+        self.get(slot).filter(|mark| mark.key == *key)
     }
 
     /// Consumes a claim that [`Self::claimed_mark`] found good.
@@ -402,24 +442,22 @@ impl Marks {
     ) {
         self.begun.insert(key.clone(), begun);
         self.begun_order.push_back((begun, key.clone()));
-        let slot = match self.claims.remove(&claim) {
-            Some(slot) => slot,
-            None => match self.by_key.get(key) {
-                Some(slot) => *slot,
-                None => return,
-            },
+        let out = self.claims.remove(&claim);
+        let Some(slot) = out.map(|out| out.slot).or_else(|| self.slot(key)) else {
+            return;
         };
         let allowed = self.allowed(key, ticks);
         let mark = self.slots[slot as usize]
             .as_mut()
             .expect("a claim leads to its mark");
-        let out = mark.out.take();
-        let unchanged = out.is_none_or(|out| out.generation == mark.generation);
-        if let Some(other) = out.filter(|out| out.claim != claim) {
+        let claimed_by = mark.claim.take().map(NonZeroU64::get);
+        let out = match claimed_by.filter(|other| *other != claim) {
             // Only reached by a planted bug: somebody else had claimed it.
-            self.claims.remove(&other.claim);
-        }
-        if out.is_none() {
+            Some(other) => self.claims.remove(&other),
+            None => out,
+        };
+        let unchanged = out.is_none_or(|out| out.generation == mark.generation);
+        if claimed_by.is_none() {
             // Only reached by a planted bug: the mark was not claimed.
             let place = (mark.due, mark.id, slot);
             self.queues[queue_of(mark.behind.class)].remove(&place);
@@ -435,8 +473,9 @@ impl Marks {
                 let class = mark.behind.class;
                 mark.attempts = 0;
                 mark.patient = false;
-                self.ages.remove(&(before.since, mark.id));
-                self.ages.insert((mark.behind.since, mark.id));
+                let since = mark.behind.since;
+                self.went(before.since);
+                self.came(since);
                 self.resync += u64::from(class == MarkClass::Resync);
                 self.resync -= u64::from(before.class == MarkClass::Resync);
                 allowed
@@ -465,8 +504,8 @@ impl Marks {
     /// Drops a mark that is in no queue.
     fn remove(&mut self, slot: u32) {
         let mark = self.slots[slot as usize].take().expect("checked");
-        self.by_key.remove(&mark.key);
-        self.ages.remove(&(mark.behind.since, mark.id));
+        self.by_key.remove(&mark.key, slot);
+        self.went(mark.behind.since);
         self.resync -= u64::from(mark.behind.class == MarkClass::Resync);
         if let Some(row) = mark.row {
             self.deleted.push((mark.id, row));
@@ -484,9 +523,10 @@ impl Marks {
         queued.chain(lease).min()
     }
 
-    /// When the oldest mark came in.
+    /// When the oldest mark came in, to the second.
     pub(super) fn oldest(&self) -> Option<UnixMillis> {
-        self.ages.first().map(|(since, _)| *since)
+        let (second, _) = self.ages.first_key_value()?;
+        Some(UnixMillis::from_secs(*second))
     }
 }
 

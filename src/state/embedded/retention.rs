@@ -65,6 +65,8 @@ impl Store {
         )?;
         let more = first == end && end < self.row.journal;
         self.journal_first = first;
+        // What goes must not be the only one to say something of a mark.
+        self.marks.write_late((first - 1).max(0) as u64);
         Ok(more)
     }
 

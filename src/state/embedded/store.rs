@@ -145,6 +145,8 @@ impl Store {
         if !self.open {
             return Ok(());
         }
+        self.marks
+            .write_late((self.row.journal as u64).saturating_sub(LATE_ROWS));
         self.flush_marks()?;
         if self.row != self.committed {
             self.row.write(&self.connection)?;
@@ -338,6 +340,11 @@ impl Store {
         }
     }
 }
+
+/// How many of the newest journal rows may say more of a mark than its own row: they are read when
+/// the store is opened, as the ledger is. A mark that is notified again and again is so written
+/// once in so many notifications, not at each.
+pub(super) const LATE_ROWS: u64 = 200_000;
 
 /// What was done with a notification, as the journal says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
