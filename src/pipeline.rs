@@ -13,7 +13,8 @@
 //! # What never happens here
 //! - A claim that is dropped without a settlement, or a mark that is cleared after a failed read.
 //! - A removal on one signal, or because a list lacks something.
-//! - A decision on the wall clock of this machine about how long ago something was.
+//! - A decision on the wall clock of this machine about how long ago something was, but for the
+//!   removals of an earlier run, which no other clock can date (`guard`).
 //! - A task or timer of its own: all waiting is on `State`, `Reads` and `Clock`, so that a test
 //!   that owns these three owns every interleaving.
 
@@ -27,11 +28,14 @@ mod memo;
 mod metrics;
 mod pause;
 mod reads;
+mod removals;
 mod resync;
 mod window;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::OnceCell;
 
 use crate::api::{EntityKey, NotificationType};
 use crate::clock::{Clock, Ticks};
@@ -112,6 +116,12 @@ pub struct Pipeline {
     budget: Budget,
     pause: Pause,
     guard: Mutex<Guard>,
+    /// The guard counts what was removed before this run.
+    recalled: OnceCell<()>,
+    /// What an earlier run held back is held again.
+    held_again: OnceCell<()>,
+    /// One note of what is held back at a time, so that the newest is the last.
+    noting: tokio::sync::Mutex<()>,
     random: Mutex<fastrand::Rng>,
     /// Names this run in notes that carry monotonic time.
     run: u64,
@@ -148,6 +158,9 @@ impl Pipeline {
             budget: Budget::new(settings.fetch.requests_per_second),
             pause: Pause::default(),
             guard: Mutex::new(Guard::new(settings.fetch.removal_guard_percent)),
+            recalled: OnceCell::new(),
+            held_again: OnceCell::new(),
+            noting: tokio::sync::Mutex::default(),
             run: random.u64(..),
             random: Mutex::new(random),
             metrics: PipelineMetrics::new(metrics),
@@ -164,6 +177,7 @@ impl Pipeline {
     /// # Errors
     /// [`StateError::Failed`]: the process must end and open the store again.
     pub async fn work(&self) -> Result<(), StateError> {
+        self.hold_again().await?;
         loop {
             self.pause
                 .passed(self.reads.as_ref(), &self.budget, &self.clock)
@@ -200,20 +214,6 @@ impl Pipeline {
         }
     }
 
-    /// A person says that the removals which the guard holds back are meant: they are looked at
-    /// again at once and let through if the provider still says so.
-    ///
-    /// # Errors
-    /// The store's; the confirmation counts all the same, at each entity's next look.
-    pub async fn confirm_removals(&self) -> Result<usize, StateError> {
-        let held = lock(&self.guard).confirm(self.clock.ticks());
-        let count = held.len();
-        self.state
-            .mark(marks(held, MarkClass::Notification))
-            .await?;
-        Ok(count)
-    }
-
     /// Reads, decides, settles.
     async fn one(&self, claim: &Claim) -> Result<(), StateError> {
         let fetched = self.clock.now();
@@ -226,6 +226,9 @@ impl Pipeline {
                 after: Some(wait), ..
             }) => self.budget.hold(*wait, self.clock.ticks()),
             _ => {}
+        }
+        if removals::is_signal(&answer) {
+            self.recall_removals().await?;
         }
         let context = Context {
             fetched,
@@ -254,6 +257,7 @@ impl Pipeline {
             Vec::new()
         };
         let settled = self.settle(claim, settlement, &context).await?;
+        self.note_held().await;
         if !late.is_empty() && settled {
             while let Err(error) = self.state.mark(late.clone()).await {
                 self.store_trouble("mark children", error).await?;
@@ -279,12 +283,17 @@ impl Pipeline {
     ) -> Settlement {
         let live = self.state.stats().live_entities;
         let mut guard = lock(&self.guard);
+        let held = guard.held();
         let now = Ticks(context.now.ticks);
         let decision = commit::decide(claim, answer, context, &mut |first| {
             guard.admit(&claim.key, first, now, live)
         });
-        if decision.settlement.outcome != Outcome::Held {
+        // A read that failed says nothing.
+        if !matches!(decision.settlement.outcome, Outcome::Held | Outcome::Failed) {
             guard.release(&claim.key);
+        }
+        if held == 0 && guard.held() > 0 {
+            removals::tell();
         }
         self.metrics
             .removals_held
@@ -393,6 +402,7 @@ fn marks(keys: impl IntoIterator<Item = EntityKey>, class: MarkClass) -> Vec<New
         key,
         class,
         noticed: None,
+        urgent: false,
     };
     keys.into_iter().map(mark).collect()
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use super::{deadletters, status};
+use super::{deadletters, removals, status};
 use crate::admin;
 use crate::api::owner::Route;
 use crate::clock::Clock;
@@ -266,7 +266,8 @@ impl DataPlane {
         )
         .map_err(|error| error.to_string())?;
         let admin = admin::router(self.metrics.clone(), self.waiting(), status::of(self))
-            .merge(deadletters::router(self.state.clone()));
+            .merge(deadletters::router(self.state.clone()))
+            .merge(removals::router(self.pipeline.clone()));
         supervisor.spawn(
             "public port",
             serve(ports.public, self.receiver.router(), public, token.clone()),

@@ -134,6 +134,7 @@ pub(super) async fn children_of(
             key,
             class: claim.class,
             noticed: claim.noticed,
+            urgent: false,
         })
         .collect())
 }

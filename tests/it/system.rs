@@ -11,6 +11,7 @@ mod input;
 mod life;
 mod observe;
 mod provider;
+mod removals;
 mod rig;
 mod sinks;
 mod storage;

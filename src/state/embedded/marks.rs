@@ -28,6 +28,9 @@ pub(super) struct Behind {
     /// When the newest notification came in. Not in the row: after a restart, the time of that.
     pub(super) noticed: Option<Ticks>,
     pub(super) removed: bool,
+    /// It brings an impatient mark forward. Not in the row: a mark is due after a restart as it
+    /// was when its row was written.
+    pub(super) urgent: bool,
     pub(super) class: MarkClass,
     pub(super) traceparent: Option<Box<str>>,
     /// Oldest and newest journal row; 0 when no notification is behind it.
@@ -48,6 +51,7 @@ impl Behind {
             row = true;
         }
         self.noticed = self.noticed.max(newer.noticed);
+        self.urgent |= newer.urgent;
         if newer.removed && !self.removed {
             self.removed = true;
             row = true;
@@ -242,7 +246,8 @@ impl Marks {
             .map_or(ticks, |begun| begun.after(self.min_interval).max(ticks))
     }
 
-    /// Notes something new about `key`. A notification brings an impatient mark forward.
+    /// Notes something new about `key`. What is urgent, as a notification is, brings an impatient
+    /// mark forward.
     pub(super) fn add(&mut self, key: &EntityKey, behind: Behind, now: UnixMillis, ticks: Ticks) {
         let allowed = self.allowed(key, ticks);
         let Some(&slot) = self.by_key.get(key) else {
@@ -290,7 +295,7 @@ impl Marks {
             }
             return;
         }
-        let forward = behind.first > 0 && !mark.patient && mark.due > allowed;
+        let forward = behind.urgent && !mark.patient && mark.due > allowed;
         let (old_class, old_due, id) = (mark.behind.class, mark.due, mark.id);
         let row = mark.behind.absorb(behind);
         if forward {
@@ -450,9 +455,9 @@ impl Marks {
             After::Again(wait) => {
                 mark.attempts = 0;
                 mark.patient = false;
-                let notified = mark.newer.as_ref().is_some_and(|newer| newer.first > 0);
+                let urgent = mark.newer.as_ref().is_some_and(|newer| newer.urgent);
                 self.merge_newer(slot);
-                if notified { allowed } else { ticks.after(wait) }
+                if urgent { allowed } else { ticks.after(wait) }
             }
         };
         let mark = self.slots[slot as usize].as_mut().expect("still there");
