@@ -280,15 +280,21 @@ impl DataPlane {
         Ok(())
     }
 
-    /// What `/readyz` waits for: a key per subscribed type. Without it every answer is 503.
+    /// What `/readyz` waits for: the first signing key. Without any, every answer is 503; with
+    /// one, notifications are taken, and one type without a key (its rule may not be ours, or the
+    /// provider may not know the type) is for the conditions to tell, not a reason to take the
+    /// others out of service.
     fn waiting(&self) -> admin::Waiting {
         let (ring, settings) = (self.ring.clone(), self.settings.clone());
         Arc::new(move || {
-            settings
-                .notifications
-                .iter()
-                .map(|one| one.kind)
-                .filter(|&kind| ring.fingerprints(kind).is_empty())
+            let kinds = settings.notifications.iter().map(|one| one.kind);
+            if kinds
+                .clone()
+                .any(|kind| !ring.fingerprints(kind).is_empty())
+            {
+                return Vec::new();
+            }
+            kinds
                 .map(|kind| format!("the signing key of {kind}"))
                 .collect()
         })
