@@ -24,6 +24,7 @@ pub mod simulate;
 pub mod standalone;
 pub mod status;
 pub mod unused;
+pub mod watch;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
+use super::watch::ManifestStatus;
 use super::{deadletters, removals, status};
 use crate::admin;
 use crate::api::owner::Route;
@@ -96,6 +97,8 @@ pub struct DataPlane {
     pub sinks: Vec<watch::Receiver<SinkStatus>>,
     /// Registration, once somebody runs it beside this data plane.
     pub registration: Arc<OnceLock<Handle>>,
+    /// How the manifest files compare with what runs, once somebody watches them.
+    pub manifests: Arc<OnceLock<watch::Receiver<ManifestStatus>>>,
 }
 
 impl DataPlane {
@@ -165,6 +168,7 @@ impl DataPlane {
             receiver,
             sinks: Vec::new(),
             registration: Arc::default(),
+            manifests: Arc::default(),
         };
         plane.watch_store(supervisor);
         plane.start_pipeline(supervisor);
