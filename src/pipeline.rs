@@ -32,6 +32,7 @@ mod removals;
 mod resync;
 mod window;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -122,6 +123,8 @@ pub struct Pipeline {
     held_again: OnceCell<()>,
     /// One note of what is held back at a time, so that the newest is the last.
     noting: tokio::sync::Mutex<()>,
+    /// The reads on their way, by claim.
+    in_flight: Mutex<BTreeMap<u64, EntityKey>>,
     random: Mutex<fastrand::Rng>,
     /// Names this run in notes that carry monotonic time.
     run: u64,
@@ -161,6 +164,7 @@ impl Pipeline {
             recalled: OnceCell::new(),
             held_again: OnceCell::new(),
             noting: tokio::sync::Mutex::default(),
+            in_flight: Mutex::default(),
             run: random.u64(..),
             random: Mutex::new(random),
             metrics: PipelineMetrics::new(metrics),
@@ -197,7 +201,10 @@ impl Pipeline {
             match self.state.claim(permit.prefer).await {
                 Ok(Some(claim)) => {
                     permit.spend();
-                    self.one(&claim).await?;
+                    lock(&self.in_flight).insert(claim.id, claim.key.clone());
+                    let done = self.one(&claim).await;
+                    lock(&self.in_flight).remove(&claim.id);
+                    done?;
                 }
                 Ok(None) => {}
                 Err(error) => self.store_trouble("claim", error).await?,
@@ -245,7 +252,10 @@ impl Pipeline {
         let mut settlement = self.decide(claim, &answer, &context);
         let children = loop {
             let state = self.state.as_ref();
-            match children::children_of(state, &self.covered, claim, &answer, &settlement).await {
+            let in_flight = self.in_flight(claim);
+            let children =
+                children::children_of(state, &self.covered, claim, &answer, &settlement, in_flight);
+            match children.await {
                 Ok(children) => break children,
                 Err(error) => self.store_trouble("look up children", error).await?,
             }
@@ -256,14 +266,25 @@ impl Pipeline {
             settlement.children = children;
             Vec::new()
         };
-        let settled = self.settle(claim, settlement, &context).await?;
         self.note_held().await;
+        let settled = self.settle(claim, settlement, &context).await?;
         if !late.is_empty() && settled {
             while let Err(error) = self.state.mark(late.clone()).await {
                 self.store_trouble("mark children", error).await?;
             }
         }
         Ok(())
+    }
+
+    /// For a channel binding, the entities of which another read is on its way. What such a read
+    /// found may be older than the answer that asks for this.
+    fn in_flight(&self, claim: &Claim) -> Vec<EntityKey> {
+        if claim.key.kind() != NotificationType::ChannelBinding {
+            return Vec::new();
+        }
+        let in_flight = lock(&self.in_flight);
+        let others = in_flight.iter().filter(|(id, _)| **id != claim.id);
+        others.map(|(_, key)| key.clone()).collect()
     }
 
     /// The provider refused a read: 401 is about the credentials, 403 may be about one entity.
@@ -295,9 +316,7 @@ impl Pipeline {
         if held == 0 && guard.held() > 0 {
             removals::tell();
         }
-        self.metrics
-            .removals_held
-            .set(i64::try_from(guard.held()).unwrap_or(i64::MAX));
+        self.show_held(guard.held());
         if let Some(reason) = &decision.reason {
             tracing::debug!(entity = %claim.key, outcome = decision.settlement.outcome.as_str(), reason, "not published");
         }

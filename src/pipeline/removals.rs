@@ -22,7 +22,7 @@ impl Pipeline {
     pub async fn confirm_removals(&self) -> Result<usize, StateError> {
         let held = lock(&self.guard).confirm(self.clock.ticks());
         let count = held.len();
-        self.metrics.removals_held.set(0);
+        self.show_held(0);
         tracing::info!(
             count,
             "the removals held back are confirmed; they are looked at again"
@@ -44,6 +44,7 @@ impl Pipeline {
                 if !keys.is_empty() {
                     self.state.mark(urgent(keys.clone())).await?;
                     tell();
+                    self.show_held(keys.len());
                     lock(&self.guard).hold_again(keys);
                 }
                 Ok(())
@@ -72,13 +73,18 @@ impl Pipeline {
         let note = (!texts.is_empty()).then(|| serde_json::json!(texts).to_string().into_bytes());
         match self.state.put_fact(FACT_HELD, note).await {
             Ok(()) => lock(&self.guard).note(keys),
-            Err(error) => tracing::warn!(%error, "cannot note which removals are held back"),
+            Err(error) => tracing::debug!(%error, "cannot note which removals are held back"),
         }
     }
 
     /// Entities whose removal is held back, in key order after `after`, at most `limit`.
     pub fn removals_held(&self, after: Option<&EntityKey>, limit: usize) -> Vec<EntityKey> {
         lock(&self.guard).held_after(after, limit)
+    }
+
+    pub(super) fn show_held(&self, held: usize) {
+        let held = i64::try_from(held).unwrap_or(i64::MAX);
+        self.metrics.removals_held.set(held);
     }
 
     /// Has the guard count the removals of the runs before this one, before it judges its first.

@@ -41,7 +41,9 @@ async fn until_held(program: &Program, count: usize) -> Vec<String> {
     while begun.elapsed() < LONG {
         let page = held(program, "").await;
         items.clone_from(page["items"].as_array().unwrap());
-        if items.len() == count {
+        // Each has settled, so what is held back is noted.
+        let at_rest = program.status().await["store"]["claims"] == 0;
+        if items.len() == count && at_rest {
             let text = |entity: &Value| entity.as_str().unwrap().to_owned();
             return items.iter().map(text).collect();
         }
