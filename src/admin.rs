@@ -1,7 +1,7 @@
 //! The admin port: `/livez`, `/readyz`, `/metrics`, `/status`.
 //!
-//! Owns: the four answers and their formats. (`/dead-letters`, which reads the store, is merged
-//! into this router where a process is assembled.) Never here: what readiness or status consist of (the
+//! Owns: the four answers and their formats. (`/dead-letters` and `/removals`, which are about
+//! the store and the pipeline, are merged into this router where a process is assembled.) Never here: what readiness or status consist of (the
 //! caller says), a secret, anything that a request could change.
 
 use std::fmt::Write;
@@ -22,7 +22,7 @@ const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The answer to any other path.
 const PATHS: &str =
-    "no such path; there are /livez, /readyz, /metrics, /status and /dead-letters\n";
+    "no such path; there are /livez, /readyz, /metrics, /status, /dead-letters and /removals\n";
 
 /// What a process waits for before it is ready: one short phrase each, no secrets.
 pub type Waiting = Arc<dyn Fn() -> Vec<String> + Send + Sync>;

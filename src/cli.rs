@@ -16,12 +16,15 @@ pub mod demo;
 pub mod keystore;
 pub mod manifests;
 pub mod operator;
+mod refusal;
 pub mod release;
+pub mod removals;
 pub mod run;
 pub mod simulate;
 pub mod standalone;
 pub mod status;
 pub mod unused;
+pub mod watch;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

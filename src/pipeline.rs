@@ -13,7 +13,8 @@
 //! # What never happens here
 //! - A claim that is dropped without a settlement, or a mark that is cleared after a failed read.
 //! - A removal on one signal, or because a list lacks something.
-//! - A decision on the wall clock of this machine about how long ago something was.
+//! - A decision on the wall clock of this machine about how long ago something was, but for the
+//!   removals of an earlier run, which no other clock can date (`guard`).
 //! - A task or timer of its own: all waiting is on `State`, `Reads` and `Clock`, so that a test
 //!   that owns these three owns every interleaving.
 
@@ -27,11 +28,15 @@ mod memo;
 mod metrics;
 mod pause;
 mod reads;
+mod removals;
 mod resync;
 mod window;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::OnceCell;
 
 use crate::api::{EntityKey, NotificationType};
 use crate::clock::{Clock, Ticks};
@@ -112,6 +117,14 @@ pub struct Pipeline {
     budget: Budget,
     pause: Pause,
     guard: Mutex<Guard>,
+    /// The guard counts what was removed before this run.
+    recalled: OnceCell<()>,
+    /// What an earlier run held back is held again.
+    held_again: OnceCell<()>,
+    /// One note of what is held back at a time, so that the newest is the last.
+    noting: tokio::sync::Mutex<()>,
+    /// The reads on their way, by claim.
+    in_flight: Mutex<BTreeMap<u64, EntityKey>>,
     random: Mutex<fastrand::Rng>,
     /// Names this run in notes that carry monotonic time.
     run: u64,
@@ -148,6 +161,10 @@ impl Pipeline {
             budget: Budget::new(settings.fetch.requests_per_second),
             pause: Pause::default(),
             guard: Mutex::new(Guard::new(settings.fetch.removal_guard_percent)),
+            recalled: OnceCell::new(),
+            held_again: OnceCell::new(),
+            noting: tokio::sync::Mutex::default(),
+            in_flight: Mutex::default(),
             run: random.u64(..),
             random: Mutex::new(random),
             metrics: PipelineMetrics::new(metrics),
@@ -164,6 +181,7 @@ impl Pipeline {
     /// # Errors
     /// [`StateError::Failed`]: the process must end and open the store again.
     pub async fn work(&self) -> Result<(), StateError> {
+        self.hold_again().await?;
         loop {
             self.pause
                 .passed(self.reads.as_ref(), &self.budget, &self.clock)
@@ -183,7 +201,10 @@ impl Pipeline {
             match self.state.claim(permit.prefer).await {
                 Ok(Some(claim)) => {
                     permit.spend();
-                    self.one(&claim).await?;
+                    lock(&self.in_flight).insert(claim.id, claim.key.clone());
+                    let done = self.one(&claim).await;
+                    lock(&self.in_flight).remove(&claim.id);
+                    done?;
                 }
                 Ok(None) => {}
                 Err(error) => self.store_trouble("claim", error).await?,
@@ -200,20 +221,6 @@ impl Pipeline {
         }
     }
 
-    /// A person says that the removals which the guard holds back are meant: they are looked at
-    /// again at once and let through if the provider still says so.
-    ///
-    /// # Errors
-    /// The store's; the confirmation counts all the same, at each entity's next look.
-    pub async fn confirm_removals(&self) -> Result<usize, StateError> {
-        let held = lock(&self.guard).confirm(self.clock.ticks());
-        let count = held.len();
-        self.state
-            .mark(marks(held, MarkClass::Notification))
-            .await?;
-        Ok(count)
-    }
-
     /// Reads, decides, settles.
     async fn one(&self, claim: &Claim) -> Result<(), StateError> {
         let fetched = self.clock.now();
@@ -226,6 +233,9 @@ impl Pipeline {
                 after: Some(wait), ..
             }) => self.budget.hold(*wait, self.clock.ticks()),
             _ => {}
+        }
+        if removals::is_signal(&answer) {
+            self.recall_removals().await?;
         }
         let context = Context {
             fetched,
@@ -242,7 +252,10 @@ impl Pipeline {
         let mut settlement = self.decide(claim, &answer, &context);
         let children = loop {
             let state = self.state.as_ref();
-            match children::children_of(state, &self.covered, claim, &answer, &settlement).await {
+            let in_flight = self.in_flight(claim);
+            let children =
+                children::children_of(state, &self.covered, claim, &answer, &settlement, in_flight);
+            match children.await {
                 Ok(children) => break children,
                 Err(error) => self.store_trouble("look up children", error).await?,
             }
@@ -253,6 +266,7 @@ impl Pipeline {
             settlement.children = children;
             Vec::new()
         };
+        self.note_held().await;
         let settled = self.settle(claim, settlement, &context).await?;
         if !late.is_empty() && settled {
             while let Err(error) = self.state.mark(late.clone()).await {
@@ -260,6 +274,17 @@ impl Pipeline {
             }
         }
         Ok(())
+    }
+
+    /// For a channel binding, the entities of which another read is on its way. What such a read
+    /// found may be older than the answer that asks for this.
+    fn in_flight(&self, claim: &Claim) -> Vec<EntityKey> {
+        if claim.key.kind() != NotificationType::ChannelBinding {
+            return Vec::new();
+        }
+        let in_flight = lock(&self.in_flight);
+        let others = in_flight.iter().filter(|(id, _)| **id != claim.id);
+        others.map(|(_, key)| key.clone()).collect()
     }
 
     /// The provider refused a read: 401 is about the credentials, 403 may be about one entity.
@@ -279,16 +304,19 @@ impl Pipeline {
     ) -> Settlement {
         let live = self.state.stats().live_entities;
         let mut guard = lock(&self.guard);
+        let held = guard.held();
         let now = Ticks(context.now.ticks);
         let decision = commit::decide(claim, answer, context, &mut |first| {
             guard.admit(&claim.key, first, now, live)
         });
-        if decision.settlement.outcome != Outcome::Held {
+        // A read that failed says nothing.
+        if !matches!(decision.settlement.outcome, Outcome::Held | Outcome::Failed) {
             guard.release(&claim.key);
         }
-        self.metrics
-            .removals_held
-            .set(i64::try_from(guard.held()).unwrap_or(i64::MAX));
+        if held == 0 && guard.held() > 0 {
+            removals::tell();
+        }
+        self.show_held(guard.held());
         if let Some(reason) = &decision.reason {
             tracing::debug!(entity = %claim.key, outcome = decision.settlement.outcome.as_str(), reason, "not published");
         }
@@ -393,6 +421,7 @@ fn marks(keys: impl IntoIterator<Item = EntityKey>, class: MarkClass) -> Vec<New
         key,
         class,
         noticed: None,
+        urgent: false,
     };
     keys.into_iter().map(mark).collect()
 }

@@ -20,6 +20,7 @@
 //! Never here: Kubernetes; a guess about who owns a rule; a key or a foreign URL in a message.
 
 pub mod address;
+pub mod channel;
 pub mod check;
 pub mod conflict;
 pub mod drift;
@@ -30,6 +31,7 @@ pub mod plan;
 pub mod probe;
 pub mod report;
 
+pub use channel::{Channel, ChannelNote};
 pub use check::{Check, Level, Resolver, SystemResolver, check, exit_code};
 pub use drift::{DriftCheck, Handle, Status};
 pub use execute::{Executor, GATE_TIMEOUT, Gate, KeyStore, Resyncs, StoreError};

@@ -123,6 +123,9 @@ pub struct NewMark {
     /// When it became known that something changed: the parent's [`Claim::noticed`], or when a
     /// consumer asked; `None` for the resync.
     pub noticed: Option<Ticks>,
+    /// Somebody waits for it: a mark that was left with [`MarkAfter::Again`] is due now, as after
+    /// a notification.
+    pub urgent: bool,
 }
 
 /// The right to work on one entity.
@@ -283,7 +286,8 @@ pub enum MarkAfter {
     /// Kept, to be claimed again after this long. A newer notification does not bring it forward:
     /// the provider asked for patience, or is not well. Counts as an attempt.
     Retry(Duration),
-    /// Kept, to be claimed again after this long, or as soon as a newer notification comes in.
+    /// Kept, to be claimed again after this long, or as soon as a newer notification or an urgent
+    /// mark comes in.
     /// The read itself was answered: attempts are counted from zero again.
     Again(Duration),
 }

@@ -4,12 +4,12 @@
 //! instead. JSON is read as the YAML that it is. Never here: IO, and the content of a Secret in a
 //! message or a `Debug`.
 
+mod mistake;
 mod references;
 mod tree;
 mod walk;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -22,54 +22,11 @@ use references::Reference;
 use tree::{Kind, Node};
 use walk::Walk;
 
+pub use mistake::{Mistake, Mistakes};
 pub use tree::Place;
 
 /// Largest text that is read, in bytes: 1 MiB, more than the API server takes.
 pub const MAX_BYTES: usize = 1 << 20;
-
-/// One mistake of a file.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mistake {
-    /// The file.
-    pub file: String,
-    /// Where in it; `None` when it is about the file as a whole.
-    pub place: Option<Place>,
-    /// Which field; empty when it is about the document as a whole.
-    pub path: String,
-    /// What is wrong; what to write instead.
-    pub message: String,
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if let Some(place) = self.place {
-            write!(f, ":{}:{}", place.line, place.column)?;
-        }
-        if !self.path.is_empty() {
-            write!(f, ": {}", self.path)?;
-        }
-        write!(f, ": {}", self.message)
-    }
-}
-
-/// All mistakes that were found, one per line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistakes(pub Vec<Mistake>);
-
-impl fmt::Display for Mistakes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, mistake) in self.0.iter().enumerate() {
-            if at > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{mistake}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Mistakes {}
 
 /// A Secret of a file.
 #[derive(Debug, Clone)]

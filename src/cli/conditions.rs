@@ -3,11 +3,12 @@
 //!
 //! Owns: which facts make which condition. Never here: a clock, IO, text of a provider.
 
+use crate::api::NotificationType;
 use crate::api::condition::{Condition, ConditionStatus, ConditionType, Reason};
 use crate::pipeline::PipelineStatus;
 use crate::publish::SinkStatus;
 use crate::receiver::ReceiverStatus;
-use crate::registration::report::{Report, registered};
+use crate::registration::report::{Phase, Report, registered};
 use crate::state::Stats;
 
 /// What the parts say.
@@ -29,7 +30,7 @@ pub fn conditions(facts: &Facts) -> Vec<Condition> {
     let parts = [
         credentials(facts),
         registered(facts.report.as_ref()),
-        receiver(&facts.receiver, &facts.stats),
+        receiver(facts),
         delivering(facts),
     ];
     let mut all = vec![ready(&parts)];
@@ -82,15 +83,23 @@ fn credentials(facts: &Facts) -> Condition {
     Condition::new(ConditionType::CredentialsValid, status, reason)
 }
 
-fn receiver(receiver: &ReceiverStatus, stats: &Stats) -> Condition {
+/// A type whose rule is blocked has no key to load; why is told by Registered.
+fn receiver(facts: &Facts) -> Condition {
     let kind = ConditionType::ReceiverAvailable;
-    if stats.backlog_full {
+    if facts.stats.backlog_full {
         return Condition::new(kind, false, Reason::BacklogFull);
     }
-    let without: Vec<&str> = receiver
+    let blocked = |kind: NotificationType| {
+        let rules = facts.report.as_ref().map(|report| &report.rules);
+        rules
+            .and_then(|rules| rules.get(&kind))
+            .is_some_and(|rule| rule.phase == Phase::Blocked)
+    };
+    let without: Vec<&str> = facts
+        .receiver
         .rules
         .iter()
-        .filter(|rule| rule.key_fingerprints.is_empty())
+        .filter(|rule| rule.key_fingerprints.is_empty() && !blocked(rule.kind))
         .map(|rule| rule.kind.as_str())
         .collect();
     if without.is_empty() {

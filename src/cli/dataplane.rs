@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use super::{deadletters, status};
+use super::watch::ManifestStatus;
+use super::{deadletters, removals, status};
 use crate::admin;
 use crate::api::owner::Route;
 use crate::clock::Clock;
@@ -96,6 +97,8 @@ pub struct DataPlane {
     pub sinks: Vec<watch::Receiver<SinkStatus>>,
     /// Registration, once somebody runs it beside this data plane.
     pub registration: Arc<OnceLock<Handle>>,
+    /// How the manifest files compare with what runs, once somebody watches them.
+    pub manifests: Arc<OnceLock<watch::Receiver<ManifestStatus>>>,
 }
 
 impl DataPlane {
@@ -165,6 +168,7 @@ impl DataPlane {
             receiver,
             sinks: Vec::new(),
             registration: Arc::default(),
+            manifests: Arc::default(),
         };
         plane.watch_store(supervisor);
         plane.start_pipeline(supervisor);
@@ -266,7 +270,8 @@ impl DataPlane {
         )
         .map_err(|error| error.to_string())?;
         let admin = admin::router(self.metrics.clone(), self.waiting(), status::of(self))
-            .merge(deadletters::router(self.state.clone()));
+            .merge(deadletters::router(self.state.clone()))
+            .merge(removals::router(self.pipeline.clone()));
         supervisor.spawn(
             "public port",
             serve(ports.public, self.receiver.router(), public, token.clone()),
@@ -279,15 +284,21 @@ impl DataPlane {
         Ok(())
     }
 
-    /// What `/readyz` waits for: a key per subscribed type. Without it every answer is 503.
+    /// What `/readyz` waits for: the first signing key. Without any, every answer is 503; with
+    /// one, notifications are taken, and one type without a key (its rule may not be ours, or the
+    /// provider may not know the type) is for the conditions to tell, not a reason to take the
+    /// others out of service.
     fn waiting(&self) -> admin::Waiting {
         let (ring, settings) = (self.ring.clone(), self.settings.clone());
         Arc::new(move || {
-            settings
-                .notifications
-                .iter()
-                .map(|one| one.kind)
-                .filter(|&kind| ring.fingerprints(kind).is_empty())
+            let kinds = settings.notifications.iter().map(|one| one.kind);
+            if kinds
+                .clone()
+                .any(|kind| !ring.fingerprints(kind).is_empty())
+            {
+                return Vec::new();
+            }
+            kinds
                 .map(|kind| format!("the signing key of {kind}"))
                 .collect()
         })

@@ -18,13 +18,13 @@ use std::sync::Arc;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::state::{DeadLetter, DeadLetterSource, State, StateError};
+use super::refusal::Refusal;
+use crate::state::{DeadLetter, DeadLetterSource, State};
 
 /// Dead letters of a page, unless the caller asks for fewer.
 const PAGE: usize = 500;
@@ -38,27 +38,6 @@ pub fn router(state: Store) -> Router {
         .route("/dead-letters/replay", post(replay_all))
         .route("/dead-letters/{id}/replay", post(replay))
         .with_state(state)
-}
-
-/// An answer that says what is wrong and what to do.
-struct Refusal(StatusCode, String);
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        (self.0, Json(json!({ "message": self.1 }))).into_response()
-    }
-}
-
-impl From<StateError> for Refusal {
-    fn from(error: StateError) -> Self {
-        Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
-    }
-}
-
-impl From<QueryRejection> for Refusal {
-    fn from(error: QueryRejection) -> Self {
-        Self(StatusCode::BAD_REQUEST, error.body_text())
-    }
 }
 
 impl From<PathRejection> for Refusal {

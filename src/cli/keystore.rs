@@ -1,6 +1,7 @@
 //! Rule keys without a cluster: a folder with one file per type, as the receiver reads them.
 //!
-//! Owns: writing that folder. A key is on disk (synced, mode 0600) before the rule that signs with
+//! Owns: writing that folder, and the file `account` beside it, with the fingerprint of the API key
+//! that the rules were made with. A key is on disk (synced, mode 0600) before the rule that signs with
 //! it is enabled, so that a restart can verify while the registry is down. Never here: a key in a
 //! message; a file that others may read.
 
@@ -16,8 +17,14 @@ use async_trait::async_trait;
 use crate::api::NotificationType;
 use crate::clock::Clock;
 use crate::receiver::keys::KeyRing;
-use crate::registration::{Gate, KeyStore, StoreError};
+use crate::registration::{ChannelNote, Gate, KeyStore, StoreError};
 use crate::secrets::{Fingerprint, Secret};
+
+/// The folder of rule keys within the data folder.
+pub const KEYS: &str = "keys";
+
+/// The file beside it.
+const ACCOUNT: &str = "account";
 
 /// Makes a folder (and those above it) that only its owner can enter.
 pub fn private_folder(folder: &Path) -> Result<(), String> {
@@ -36,7 +43,11 @@ pub fn private_folder(folder: &Path) -> Result<(), String> {
 /// Replaces a file that only its owner can read: whole or not at all, synced when it returns.
 pub fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let temporary = path.with_extension("new");
+    // Hidden: whoever reads all files of the folder must not take it for one of them.
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(path.file_name().unwrap_or_default());
+    hidden.push(".new");
+    let temporary = folder.join(hidden);
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -52,16 +63,19 @@ pub fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
 /// The folder of rule keys of `bellhop run`, and the ring that verifies with them.
 pub struct KeyFolder {
     folder: PathBuf,
+    account: PathBuf,
     ring: Arc<KeyRing>,
     clock: Arc<dyn Clock>,
 }
 
 impl KeyFolder {
-    /// Keys below `folder`, which is made if it is not there.
-    pub fn new(folder: PathBuf, ring: Arc<KeyRing>, clock: Arc<dyn Clock>) -> Result<Self, String> {
+    /// The folder `keys` of a data folder, which is made if it is not there.
+    pub fn new(data: &Path, ring: Arc<KeyRing>, clock: Arc<dyn Clock>) -> Result<Self, String> {
+        let folder = data.join(KEYS);
         private_folder(&folder)?;
         Ok(Self {
             folder,
+            account: data.join(ACCOUNT),
             ring,
             clock,
         })
@@ -108,6 +122,30 @@ impl KeyStore for KeyFolder {
         }
         self.ring.clear(kind);
         Ok(())
+    }
+}
+
+/// A file that holds no fingerprint tells nothing: it is written anew.
+#[async_trait]
+impl ChannelNote for KeyFolder {
+    async fn noted(&self) -> Result<Option<Fingerprint>, StoreError> {
+        match fs::read_to_string(&self.account) {
+            Ok(text) => Ok(Fingerprint::parse(text.trim())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError(format!(
+                "cannot read {}: {error}; make it readable",
+                self.account.display()
+            ))),
+        }
+    }
+
+    async fn note(&self, key: &Fingerprint) -> Result<(), StoreError> {
+        write_private(&self.account, format!("{key}\n").as_bytes()).map_err(|error| {
+            StoreError(format!(
+                "cannot write {}: {error}; make room or rights for it",
+                self.account.display()
+            ))
+        })
     }
 }
 

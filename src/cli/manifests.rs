@@ -1,16 +1,19 @@
 //! The manifests of a standalone process: files in, one checked subscription out.
 //!
 //! Owns: reading the files, the choice of the one subscription, the Secrets that it names (those
-//! of the sinks are laid out as files), and noticing a changed credential. Never here: what is
+//! of the sinks are laid out as files), and what another reading would change. Never here: what is
 //! right or wrong in a manifest; that is [`crate::api`]'s, and all of it is told at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use super::Failure;
 use super::keystore::{private_folder, write_private};
 use crate::api::manifest::{self, SecretManifest, SubscriptionManifest};
+use crate::api::v1alpha1::WebhookSubscription;
 use crate::registration::DesiredRules;
 use crate::secrets::Credentials;
 use crate::settings::{Resolved, Settings};
@@ -46,8 +49,11 @@ pub struct Manifests {
     pub credentials: Credentials,
     /// What the subscription asks for that only the operator does, a line each.
     pub unused: Vec<String>,
-    /// Where it was read from.
-    files: Vec<PathBuf>,
+    /// What it was read from.
+    contents: Vec<(PathBuf, Vec<u8>)>,
+    overrides: Overrides,
+    /// The subscription, field by field.
+    fields: BTreeMap<String, Value>,
     /// The Secrets that sinks name: to be laid out as files by key, a folder each.
     sink_secrets: Vec<SecretManifest>,
 }
@@ -72,9 +78,9 @@ impl Manifests {
         let credentials = credentials_of(&found, subscription)?;
         let sink_secrets = sink_secrets(&found, subscription)?;
         let resolved = Resolved {
-            registry_url: overrides.registry_url,
-            api_url: overrides.api_url,
-            feed_token_file: overrides.feed_token_file,
+            registry_url: overrides.registry_url.clone(),
+            api_url: overrides.api_url.clone(),
+            feed_token_file: overrides.feed_token_file.clone(),
             ..Resolved::standalone(overrides.data_dir.join(SECRETS))
         };
         let object = &subscription.object;
@@ -94,60 +100,82 @@ impl Manifests {
             settings,
             credentials,
             sink_secrets,
-            files: contents.into_iter().map(|(file, _)| file).collect(),
+            fields: fields(object),
+            overrides,
+            contents,
         })
     }
 
-    /// Writes the Secrets that sinks name as files, a folder each, as a cluster would mount them.
+    /// Writes the Secrets that sinks name as files, a folder each, as a cluster would mount them:
+    /// what was laid out before and is in none of them any more goes.
     ///
     /// # Errors
-    /// Which file cannot be written.
+    /// Which file cannot be written or removed.
     pub fn lay_out(&self, data_dir: &Path) -> Result<(), String> {
         for secret in &self.sink_secrets {
             let folder = data_dir.join(SECRETS).join(&secret.name);
             private_folder(&folder)?;
             for (key, value) in &secret.data {
                 let file = folder.join(key);
+                if std::fs::read(&file).is_ok_and(|now| now == value.expose().as_bytes()) {
+                    continue;
+                }
                 write_private(&file, value.expose().as_bytes())
                     .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
             }
+            remove_others(&folder, |key| secret.data.contains_key(key))
+                .map_err(|error| format!("cannot tidy {}: {error}", folder.display()))?;
         }
         Ok(())
     }
 
-    /// Watches the files for other credentials.
-    pub fn watch(&self) -> Watch {
-        let contents = read_files(&self.files).unwrap_or_default();
-        Watch {
-            files: self.files.clone(),
-            contents,
-        }
+    /// The files, as they were read.
+    pub fn contents(&self) -> &[(PathBuf, Vec<u8>)] {
+        &self.contents
+    }
+
+    /// What the command line said.
+    pub fn overrides(&self) -> &Overrides {
+        &self.overrides
+    }
+
+    /// The fields in which `other` differs, as they are written in the file.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let fields: BTreeSet<&String> = self.fields.keys().chain(other.fields.keys()).collect();
+        let differ = |field: &&String| self.fields.get(*field) != other.fields.get(*field);
+        fields.into_iter().filter(differ).cloned().collect()
     }
 }
 
-/// Notices when files change.
-pub struct Watch {
-    files: Vec<PathBuf>,
-    contents: Vec<(PathBuf, Vec<u8>)>,
-}
-
-impl Watch {
-    /// The credentials, if a file differs from the last look. Files that cannot be read now (an
-    /// editor may be writing them) are looked at again the next time.
-    pub fn changed(&mut self) -> Option<Result<Credentials, String>> {
-        let contents = read_files(&self.files).ok()?;
-        if contents == self.contents {
-            return None;
+fn remove_others(folder: &Path, stays: impl Fn(&str) -> bool) -> std::io::Result<()> {
+    for file in std::fs::read_dir(folder)? {
+        let file = file?;
+        if !file.file_name().to_str().is_some_and(&stays) {
+            std::fs::remove_file(file.path())?;
         }
-        self.contents = contents;
-        Some(read_all(&self.contents).and_then(|found| {
-            let subscription = the_one(&found.subscriptions)?;
-            credentials_of(&found, subscription)
-        }))
     }
+    Ok(())
 }
 
-fn read_files(files: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<u8>)>, String> {
+/// The subscription by field: the parts that a restart would take over.
+fn fields(object: &WebhookSubscription) -> BTreeMap<String, Value> {
+    let metadata = &object.metadata;
+    let mut fields = BTreeMap::from([
+        ("metadata.name".to_owned(), json!(metadata.name)),
+        ("metadata.namespace".to_owned(), json!(metadata.namespace)),
+    ]);
+    if let Ok(Value::Object(spec)) = serde_json::to_value(&object.spec) {
+        let named = |(name, value): (String, Value)| (format!("spec.{name}"), value);
+        fields.extend(spec.into_iter().map(named));
+    }
+    fields
+}
+
+/// Reads files whole.
+///
+/// # Errors
+/// Every one that cannot be read, a line each.
+pub fn read_files(files: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<u8>)>, String> {
     let mut contents = Vec::new();
     let mut problems = Vec::new();
     for file in files {

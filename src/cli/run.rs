@@ -92,7 +92,7 @@ pub struct RunArgs {
     )]
     public_listen: SocketAddr,
 
-    /// Where /livez, /readyz, /metrics, /status and /dead-letters are
+    /// Where /livez, /readyz, /metrics, /status, /dead-letters and /removals are
     #[arg(
         long,
         env = "BELLHOP_ADMIN_LISTEN",
@@ -128,6 +128,11 @@ pub struct RunArgs {
     /// Remove (or disable, with deletionPolicy: Retain) this subscription's rules, and end
     #[arg(long, env = "BELLHOP_DEREGISTER", value_parser = BoolishValueParser::new())]
     deregister: bool,
+
+    /// The credentials may be of another account than the one that rules were registered in: make
+    /// them anew there. For one start; the old rules need the old credentials to be removed
+    #[arg(long, env = "BELLHOP_MOVE_ACCOUNT", value_parser = BoolishValueParser::new())]
+    move_account: bool,
 }
 
 /// Runs until it is asked to end.
@@ -156,6 +161,7 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
         tls,
         drain: Duration::from_secs(args.drain_seconds),
         allow_plain_http: args.allow_plain_http,
+        move_account: args.move_account,
     };
     if args.deregister {
         return deregister(standalone).await;

@@ -1,8 +1,7 @@
 //! One subscription without a cluster: the data plane, and the registration beside it.
 //!
 //! Owns: the assembly that `bellhop run` and `bellhop demo` share, the drift check, what a
-//! registration owes to the pipeline (a resync of each type whose rule was not live), and the
-//! watch on the manifest's credentials.
+//! registration owes to the pipeline (a resync of each type whose rule was not live).
 //!
 //! Never here: a rule written by anyone but the executor; a secret in a message.
 
@@ -15,8 +14,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::dataplane::{DataPlane, Parts, Ports, Provider};
-use super::keystore::{KeyFolder, private_folder};
+use super::keystore::{KEYS, KeyFolder, private_folder};
 use super::manifests::Manifests;
+use super::watch::Watch;
 use crate::api::NotificationType;
 use crate::clock::{Clock, SystemClock};
 use crate::metrics::Metrics;
@@ -25,13 +25,10 @@ use crate::provider::credentials::CredentialSource;
 use crate::receiver::keys::{KeyChange, KeySource};
 use crate::receiver::server::TlsFiles;
 use crate::registration::{
-    DriftCheck, Executor, Handle, KeyStore, RegistrationMetrics, Report, Resyncs, StoreError,
+    Channel, DriftCheck, Executor, KeyStore, RegistrationMetrics, Report, Resyncs, StoreError,
 };
 use crate::shutdown::Supervisor;
 use crate::state::{State, StateError};
-
-/// How often the manifest's credentials are looked at.
-const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// What a standalone process is told beside its manifests.
 pub struct Standalone {
@@ -45,6 +42,8 @@ pub struct Standalone {
     pub drain: Duration,
     /// Whether provider URLs may be plain http on other hosts than this one.
     pub allow_plain_http: bool,
+    /// Whether the credentials may be of another account than the rules so far.
+    pub move_account: bool,
 }
 
 impl Standalone {
@@ -80,7 +79,7 @@ impl Standalone {
             );
         }
         let credentials = credentials(&self.manifests, clock.clone())?;
-        let keys = self.data_dir.join("keys");
+        let keys = self.data_dir.join(KEYS);
         private_folder(&keys)?;
         let settings = self.manifests.settings.clone();
         let desired = self.manifests.desired.clone();
@@ -89,7 +88,7 @@ impl Standalone {
             settings,
             base_path: self.manifests.base_path.clone(),
             store: self.data_dir.join("store"),
-            keys: keys.clone(),
+            keys,
             credentials: credentials.clone(),
             allow_plain_http: self.allow_plain_http,
             tls: self.tls,
@@ -100,10 +99,17 @@ impl Standalone {
         let (plane, changes) = DataPlane::start(whole, supervisor).await?;
         let plane = Arc::new(plane);
         let folder = Arc::new(KeyFolder::new(
-            keys,
+            &self.data_dir,
             plane.ring.clone(),
             plane.clock.clone(),
         )?);
+        let channel = Channel::new(
+            plane.registry.clone(),
+            folder.clone(),
+            folder.clone(),
+            credentials.clone(),
+            self.move_account,
+        );
         let owed = Owed {
             state: plane.state.clone(),
             pipeline: plane.pipeline.clone(),
@@ -115,7 +121,8 @@ impl Standalone {
             Arc::new(owed.clone()),
             plane.clock.clone(),
             RegistrationMetrics::new(&plane.metrics),
-        );
+        )
+        .within(channel);
         // Nothing changes what is wanted while the process lives.
         let (_, desired) = watch::channel(Arc::new(desired));
         let (drift, handle) = DriftCheck::new(executor, plane.clock.clone(), desired, every);
@@ -130,10 +137,10 @@ impl Standalone {
             "key changes",
             key_changes(changes, folder, owed.clone(), supervisor.token()),
         );
-        supervisor.spawn(
-            "credentials",
-            watch_credentials(self.manifests, credentials, handle, supervisor.token()),
-        );
+        let (watch, shown) = Watch::new(self.manifests, &self.data_dir, credentials, handle);
+        // As new as that of registration.
+        let _ = plane.manifests.set(shown);
+        supervisor.spawn("manifests", watch.run(supervisor.token()));
         Ok(plane)
     }
 
@@ -162,11 +169,14 @@ impl Standalone {
             changed,
             &metrics,
         ));
-        let folder = Arc::new(KeyFolder::new(
-            self.data_dir.join("keys"),
-            ring,
-            clock.clone(),
-        )?);
+        let folder = Arc::new(KeyFolder::new(&self.data_dir, ring, clock.clone())?);
+        let channel = Channel::new(
+            provider.registry.clone(),
+            folder.clone(),
+            folder.clone(),
+            credentials,
+            self.move_account,
+        );
         let executor = Executor::new(
             provider.registry,
             folder.clone(),
@@ -174,7 +184,8 @@ impl Standalone {
             Arc::new(NothingOwed),
             clock,
             RegistrationMetrics::new(&metrics),
-        );
+        )
+        .within(channel);
         let desired = &self.manifests.desired;
         Ok(executor
             .deregister(desired.owner.clone(), desired.deletion)
@@ -269,35 +280,5 @@ async fn key_changes(
             tracing::error!(%error, "the changed key works until the restart; then it is learned anew");
         }
         owed.live(change.kind).await;
-    }
-}
-
-/// Takes over credentials that change in the manifest files. Registration tries them at once: after
-/// a refusal it may have hours to wait.
-async fn watch_credentials(
-    manifests: Manifests,
-    source: Arc<CredentialSource>,
-    registration: Handle,
-    token: CancellationToken,
-) -> Result<(), String> {
-    let mut watch = manifests.watch();
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(WATCH_EVERY) => {}
-            () = token.cancelled() => return Ok(()),
-        }
-        let Some(read) = watch.changed() else {
-            continue;
-        };
-        match read.and_then(|found| source.replace(found).map_err(|error| error.to_string())) {
-            Ok(true) => {
-                tracing::info!("the credentials changed; the new ones are in use");
-                registration.check_now();
-            }
-            Ok(false) => {}
-            Err(problem) => {
-                tracing::warn!(%problem, "the manifest changed, but its credentials cannot be used; keeping the old ones");
-            }
-        }
     }
 }

@@ -24,6 +24,7 @@ pub fn of(plane: &DataPlane) -> admin::Status {
         plane.pipeline.clone(),
     );
     let (sinks, registration) = (plane.sinks.clone(), plane.registration.clone());
+    let manifests = plane.manifests.clone();
     Arc::new(move || {
         let sinks: Vec<SinkStatus> = sinks.iter().map(|sink| sink.borrow().clone()).collect();
         let counted = state.stats();
@@ -50,6 +51,7 @@ pub fn of(plane: &DataPlane) -> admin::Status {
             "pipeline": facts.pipeline,
             "sinks": facts.sinks,
             "store": store(&facts.stats),
+            "manifest": manifests.get().map(|shown| shown.borrow().clone()),
         })
     })
 }

@@ -66,8 +66,15 @@ fn former_rates(claim: &Claim) -> Vec<String> {
         .unwrap_or_default()
 }
 
+/// Whether both have a version, and that of `listed` is the higher one.
+fn is_newer(listed: &[u8], known: &[u8]) -> bool {
+    version(listed)
+        .zip(version(known))
+        .is_some_and(|(listed, known)| listed > known)
+}
+
 /// Which children a parent makes necessary.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     All,
     /// Those that consumers do not have.
@@ -82,21 +89,26 @@ struct Children<'a> {
     state: &'a dyn State,
     covered: &'a [NotificationType],
     claim: &'a Claim,
+    /// Entities of which a read was on its way when these were asked for.
+    in_flight: Vec<EntityKey>,
     marks: BTreeSet<EntityKey>,
 }
 
-/// The children of a decided settlement.
+/// The children of a decided settlement. `in_flight` was taken after `answer`, and before this
+/// looks anything up: what is in neither the store nor the list can only become known by one of them.
 pub(super) async fn children_of(
     state: &dyn State,
     covered: &[NotificationType],
     claim: &Claim,
     answer: &Result<Answer, ReadError>,
     settlement: &Settlement,
+    in_flight: Vec<EntityKey>,
 ) -> Result<Vec<NewMark>, StateError> {
     let mut children = Children {
         state,
         covered,
         claim,
+        in_flight,
         marks: BTreeSet::new(),
     };
     let committed = matches!(
@@ -134,6 +146,7 @@ pub(super) async fn children_of(
             key,
             class: claim.class,
             noticed: claim.noticed,
+            urgent: false,
         })
         .collect())
 }
@@ -144,17 +157,27 @@ impl Children<'_> {
         Ok(newest.is_some_and(|event| event.change != ChangeKind::Removed))
     }
 
-    /// Marks a listed rate of which consumers have an older version: the notification of a binding
-    /// names the product also when only a rate below it changed (provider reference §3.2).
-    async fn add_newer(&mut self, ids: &[&str], item: &ListItem) -> Result<(), StateError> {
+    /// Marks a listed rate if it is wanted, or if consumers have an older version of it: the
+    /// notification of a binding names the product also when only a rate below it changed
+    /// (provider reference §3.2).
+    async fn add_rate(
+        &mut self,
+        wanted: Wanted,
+        ids: &[&str],
+        item: &ListItem,
+    ) -> Result<(), StateError> {
         let Ok(key) = EntityKey::new(NotificationType::Rate, ids) else {
             return Ok(());
         };
-        let known = self.state.entity(&key).await?.and_then(|event| event.data);
-        let newer = version(item.data.get().as_bytes())
-            .zip(known.as_deref().and_then(version))
-            .is_some_and(|(listed, known)| listed > known);
-        if newer && self.covered.contains(&NotificationType::Rate) {
+        if !self.covered.contains(&NotificationType::Rate) {
+            return Ok(());
+        }
+        let fits = wanted == Wanted::All
+            || match self.state.entity(&key).await?.and_then(|event| event.data) {
+                Some(known) => is_newer(item.data.get().as_bytes(), &known),
+                None => true,
+            };
+        if fits {
             self.marks.insert(key);
         }
         Ok(())
@@ -195,6 +218,13 @@ impl Children<'_> {
             });
             self.marks.extend(unlisted);
         }
+        let read_now = self.in_flight.iter().filter(|key| {
+            let ids = key.ids();
+            RATE_KINDS.contains(&key.kind())
+                && ids.starts_with(product)
+                && ids.last().is_some_and(|rate| !listed.contains_key(rate))
+        });
+        self.marks.extend(read_now.cloned());
         // A read of a rate that was listed may be on its way, and not be known yet.
         for rate in former_rates(self.claim) {
             if !listed.contains_key(rate.as_str()) {
@@ -227,9 +257,7 @@ impl Children<'_> {
             items.iter().map(|item| (item.id.as_str(), item)).collect();
         for (rate, item) in &listed {
             let ids = [supplier, product, rate];
-            self.add_wanted(wanted, NotificationType::Rate, &ids)
-                .await?;
-            self.add_newer(&ids, item).await?;
+            self.add_rate(wanted, &ids, item).await?;
             self.add_wanted(wanted, NotificationType::PriceSchedule, &ids)
                 .await?;
             // Of a rate that is not RESERVED, what was there while it was.

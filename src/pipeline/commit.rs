@@ -221,16 +221,19 @@ impl Judge<'_> {
                 .max(SECOND);
             return self.held(&memo, wait, "the removal guard holds it back");
         }
+        // It may have come back a moment ago: the signal of the removal is that of an older
+        // notification then, and the answer one from a cache.
+        let again = self.soon_after_its_notification();
         Decision {
             settlement: Settlement {
-                confirms: true,
+                confirms: again.is_none(),
                 event: Some(NewEvent {
                     change: ChangeKind::Removed,
                     data: None,
                     attributes: self.attributes(None, None),
                 }),
                 memo: Some(Memo::default().encode()),
-                ..self.settlement(Outcome::Removed, MarkAfter::Clear)
+                ..self.settlement(Outcome::Removed, after(again))
             },
             reason: None,
         }

@@ -18,7 +18,9 @@
 //! it), a delivery that counts before the sink said so, an event sent before an older one of its
 //! entity was delivered, buried or superseded.
 
+mod attempt;
 mod breaker;
+mod commits;
 mod lanes;
 mod metrics;
 
@@ -31,30 +33,24 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::attempt::Sent;
 use self::breaker::{Breaker, Gate};
-use self::lanes::{Entry, Lanes, WINDOW, WINDOW_BYTES};
+use self::commits::LOOK_FOR_REPLAYS;
+use self::lanes::{Lanes, WINDOW, WINDOW_BYTES};
 pub use self::metrics::DeliveryMetrics;
-use self::metrics::{AttemptLabels, SinkLabel};
+use self::metrics::SinkLabel;
 use crate::api::EntityKey;
 use crate::clock::{Clock, Ticks};
-use crate::publish::{Class, Sink, SinkStatus, Verdict};
-use crate::settings::{BackoffPolicy, DeliverySettings, SinkSettings};
-use crate::state::{EventsGone, Revision, Sequence, SinkCommit, State, StateError, StoredEvent};
+use crate::publish::{Sink, SinkStatus};
+use crate::settings::SinkSettings;
+use crate::state::{EventsGone, Sequence, State, StateError, StoredEvent};
 
 /// Events of different entities on their way at a time.
 const IN_FLIGHT: usize = 16;
-/// A commit is due after so many changes…
-const COMMIT_CHANGES: usize = 100;
-/// …or this long after the first.
+/// A commit is due this long after the first change that it would take.
 const COMMIT_DELAY: Duration = Duration::from_millis(200);
 /// A store that is full or busy is asked again after this.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-/// Replayed dead letters are looked for at least this often.
-const LOOK_FOR_REPLAYS: Duration = Duration::from_secs(10);
-/// No attempt waits longer than this for its turn.
-const LONGEST_BACKOFF: Duration = Duration::from_mins(10);
-/// A sink that was not well is asked again after this at the latest.
-const LONGEST_NOT_WELL: Duration = Duration::from_mins(1);
 /// What is in flight at shutdown may take this long to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -159,13 +155,6 @@ impl Deliverer {
             sink: self.settings.name.clone(),
         }
     }
-}
-
-/// One event was tried.
-struct Sent {
-    key: EntityKey,
-    started: Ticks,
-    result: Result<Option<(Revision, Verdict)>, StateError>,
 }
 
 struct Run {
@@ -305,177 +294,6 @@ impl Run {
         }
     }
 
-    fn send(&self, key: EntityKey, entry: Entry) -> BoxFuture<'static, Sent> {
-        let state = self.deliverer.state.clone();
-        let clock = self.deliverer.clock.clone();
-        let sink = self.deliverer.sink.clone();
-        let limit = self.deliverer.settings.delivery.timeout;
-        Box::pin(async move {
-            let started = clock.ticks();
-            let event = match entry.event {
-                Some(event) => Ok(Some(event)),
-                None => state
-                    .event(entry.sequence)
-                    .await
-                    .map(|found| found.map(Arc::new)),
-            };
-            let result = match event {
-                Ok(Some(event)) => {
-                    let verdict = tokio::select! {
-                        biased;
-                        verdict = sink.send(&event) => verdict,
-                        () = clock.sleep(limit) => Verdict::NotWell {
-                            class: Class::Timeout,
-                            retry_after: None,
-                        },
-                    };
-                    Ok(Some((event.revision, verdict)))
-                }
-                Ok(None) => Ok(None),
-                Err(error) => Err(error),
-            };
-            Sent {
-                key,
-                started,
-                result,
-            }
-        })
-    }
-
-    /// Draws the consequences of one answer.
-    fn judge(&mut self, sent: Sent) -> Result<(), StateError> {
-        let Sent {
-            key,
-            started,
-            result,
-        } = sent;
-        let now = self.deliverer.clock.ticks();
-        let (revision, verdict) = match result {
-            Ok(Some(answer)) => answer,
-            Ok(None) => {
-                let superseded = &self.deliverer.metrics.superseded;
-                superseded.get_or_create(&self.deliverer.label()).inc();
-                self.lanes.finish(&key, None);
-                return Ok(());
-            }
-            Err(StateError::Full(_) | StateError::Busy(_)) => {
-                self.lanes.fail(&key, false, |_| now.after(STORE_RETRY));
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        self.count(verdict.class(), now.since(started));
-        let delivery = self.deliverer.settings.delivery.clone();
-        let wait = |limit: Duration| {
-            let delivery = &delivery;
-            move |failures: u32| now.after(backoff(delivery, failures, fastrand::f64()).min(limit))
-        };
-        match verdict {
-            Verdict::Delivered => {
-                let convicted = self.lanes.convict(&key, started);
-                self.lanes.finish(&key, Some(revision));
-                self.well(started);
-                for (other, attempts) in convicted {
-                    // One more than `retry` + 1: a single outage never buries anything.
-                    if attempts > delivery.retry.saturating_add(1) && !self.lanes.is_sending(&other)
-                    {
-                        let reason =
-                            format!("the sink failed on it {attempts} times while it took others");
-                        self.bury(&other, reason);
-                    }
-                }
-            }
-            Verdict::NotWell { class, retry_after } => {
-                self.lanes.fail(&key, false, wait(LONGEST_NOT_WELL));
-                if class.may_be_the_event() && retry_after.is_none() {
-                    self.lanes.suspect(&key, now);
-                } else {
-                    self.lanes.acquit();
-                }
-                if self
-                    .breaker
-                    .failure(&key, now, retry_after, fastrand::f64())
-                {
-                    tracing::warn!(
-                        sink = self.deliverer.settings.name,
-                        class = class.as_str(),
-                        "the sink is not well: nothing is lost, it is probed until it is well again"
-                    );
-                    self.turn(false);
-                }
-            }
-            Verdict::Refused { reason, .. } => {
-                self.bury(&key, reason);
-                self.well(started);
-            }
-            Verdict::Failed { reason, .. } => {
-                let attempts = self.lanes.fail(&key, true, wait(LONGEST_BACKOFF));
-                if attempts > delivery.retry {
-                    self.bury(&key, format!("{reason}, {attempts} times"));
-                }
-                self.well(started);
-            }
-        }
-        Ok(())
-    }
-
-    fn well(&mut self, started: Ticks) {
-        if self.breaker.success(started) {
-            tracing::info!(
-                sink = self.deliverer.settings.name,
-                "the sink is well again"
-            );
-            self.lanes.wake_innocent();
-            self.turn(true);
-        } else if !self.breaker.is_open() && self.deliverer.status.borrow().since.is_none() {
-            self.turn(true);
-        }
-    }
-
-    fn turn(&self, well: bool) {
-        let now = self.deliverer.clock.now();
-        self.deliverer.status.send_modify(|status| {
-            status.well = well;
-            status.since = Some(now);
-        });
-        let open = &self.deliverer.metrics.breaker_open;
-        open.get_or_create(&self.deliverer.label())
-            .set(i64::from(!well));
-    }
-
-    fn bury(&mut self, key: &EntityKey, reason: String) {
-        tracing::warn!(
-            sink = self.deliverer.settings.name,
-            entity = %key,
-            reason,
-            "an event became a dead letter"
-        );
-        self.lanes.bury(key, reason);
-        let dead_letters = &self.deliverer.metrics.dead_letters;
-        dead_letters.get_or_create(&self.deliverer.label()).inc();
-        self.deliverer
-            .status
-            .send_modify(|status| status.dead_letters += 1);
-    }
-
-    fn count(&self, class: Class, took: Duration) {
-        let metrics = &self.deliverer.metrics;
-        let labels = AttemptLabels {
-            sink: self.deliverer.settings.name.clone(),
-            class: class.as_str(),
-        };
-        metrics.attempts.get_or_create(&labels).inc();
-        metrics
-            .duration
-            .get_or_create(&self.deliverer.label())
-            .observe(took.as_secs_f64());
-        if class != Class::Delivered {
-            self.deliverer
-                .status
-                .send_modify(|status| status.last_error = Some(class));
-        }
-    }
-
     /// Brings status and gauges up to date.
     fn show(&mut self) {
         let behind = self.head.borrow().saturating_sub(self.lanes.committed());
@@ -491,72 +309,6 @@ impl Run {
         metrics.parked.get_or_create(&label).set(parked as i64);
         let superseded = self.lanes.take_superseded();
         metrics.superseded.get_or_create(&label).inc_by(superseded);
-    }
-
-    /// Starts a commit if one is due and none is on its way.
-    fn start_commit(&mut self, now: Ticks, at_once: bool) {
-        // A window full behind slow answers: their events are parked once they are slow.
-        let jammed = !self.lanes.has_room() && !self.breaker.is_open();
-        if self.lanes.changes() > 0 || jammed {
-            self.changed.get_or_insert(now);
-        }
-        if self.commit.is_some() || !(at_once || self.commit_due().is_some_and(|at| at <= now)) {
-            return;
-        }
-        self.changed = None;
-        if let Some(commit) = self.lanes.take_commit(!self.breaker.is_open(), now) {
-            self.commit = Some(self.write(commit));
-        }
-    }
-
-    fn commit_due(&self) -> Option<Ticks> {
-        let since = self.changed?;
-        let full = self.lanes.changes() >= COMMIT_CHANGES;
-        Some(if full {
-            since
-        } else {
-            since.after(COMMIT_DELAY)
-        })
-    }
-
-    /// Writes a commit, until the store takes it.
-    fn write(&self, commit: SinkCommit) -> BoxFuture<'static, Result<(), StateError>> {
-        let state = self.deliverer.state.clone();
-        let clock = self.deliverer.clock.clone();
-        let name = self.deliverer.settings.name.clone();
-        Box::pin(async move {
-            loop {
-                match state.commit_sink(&name, commit.clone()).await {
-                    Err(StateError::Full(_) | StateError::Busy(_)) => {
-                        clock.sleep(STORE_RETRY).await;
-                    }
-                    other => return other,
-                }
-            }
-        })
-    }
-
-    /// Takes in dead letters that were replayed. Only between commits: what is about to be
-    /// released is still in the store.
-    async fn look_for_replays(&mut self, now: Ticks) -> Result<(), StateError> {
-        if now < self.look || self.commit.is_some() || self.lanes.changes() > 0 {
-            return Ok(());
-        }
-        self.look = now.after(LOOK_FOR_REPLAYS);
-        match self
-            .deliverer
-            .state
-            .sink(&self.deliverer.settings.name)
-            .await
-        {
-            Ok(position) => position
-                .parked
-                .iter()
-                .for_each(|parked| self.lanes.adopt(parked)),
-            Err(StateError::Full(_) | StateError::Busy(_)) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
     }
 
     /// When something is to be done that nobody announces.
@@ -587,18 +339,4 @@ async fn sleep_until(clock: &dyn Clock, now: Ticks, until: Option<Ticks>) {
         Some(until) => clock.sleep(until.since(now)).await,
         None => std::future::pending().await,
     }
-}
-
-/// How long the failed head of a lane waits: the delivery spec's delay, give or take a fifth.
-/// `failures` starts at 1; `jitter` is in 0..1.
-fn backoff(delivery: &DeliverySettings, failures: u32, jitter: f64) -> Duration {
-    let step = match delivery.backoff_policy {
-        BackoffPolicy::Exponential => 1_u32 << failures.saturating_sub(1).min(20),
-        BackoffPolicy::Linear => failures,
-    };
-    delivery
-        .backoff_delay
-        .saturating_mul(step)
-        .min(LONGEST_BACKOFF)
-        .mul_f64(0.8 + 0.4 * jitter)
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
+use super::channel::Channel;
 use super::judge::{Stop, judge};
 use super::metrics::RegistrationMetrics;
 use super::plan::{Action, DeletionPolicy, DesiredRules, Mode, Observed, Step, plan_rule};
@@ -79,6 +80,8 @@ pub struct Executor {
     resyncs: Arc<dyn Resyncs>,
     clock: Arc<dyn Clock>,
     metrics: RegistrationMetrics,
+    /// Asked before each pass whether the account is still the same.
+    channel: Option<Channel>,
     /// Corrections that had no effect (what was there, what was sent): not sent again until
     /// either differs.
     unapplied: Mutex<BTreeMap<NotificationType, (Option<Rule>, RuleBody)>>,
@@ -139,14 +142,43 @@ impl Executor {
             resyncs,
             clock,
             metrics,
+            channel: None,
             unapplied: Mutex::default(),
+        }
+    }
+
+    /// The same, which writes only to the account that rules were registered in.
+    #[must_use]
+    pub fn within(self, channel: Channel) -> Self {
+        Self {
+            channel: Some(channel),
+            ..self
         }
     }
 
     /// One pass over all seven types. Never fails as a whole: what went wrong is in the report, and
     /// one type's trouble does not stop the others, except refused credentials, which end the pass.
     pub async fn reconcile(&self, desired: &DesiredRules) -> Report {
+        if let Some(channel) = &self.channel
+            && let Err(stop) = channel.judge(desired).await
+        {
+            return self.stopped(desired, &stop);
+        }
         self.reconcile_types(desired, &NotificationType::ALL).await
+    }
+
+    /// What a pass reports that stopped before the first type.
+    fn stopped(&self, desired: &DesiredRules, stop: &Stop) -> Report {
+        let work = |kind| Work {
+            stop: Some(stop.clone()),
+            // To find that the account is another one took an answer.
+            answered: *stop == Stop::ChannelChanged,
+            ..Work::new(kind)
+        };
+        let works = NotificationType::ALL.into_iter().map(work).collect();
+        let report = Self::report(desired, desired.rules.len(), works);
+        self.metrics.passed(&report);
+        report
     }
 
     /// The same for some types only: the others are not looked at and not in the report.

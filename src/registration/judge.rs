@@ -37,6 +37,7 @@ pub(super) enum Stop {
         what: String,
     },
     Contended,
+    ChannelChanged,
 }
 
 impl Stop {
@@ -212,6 +213,11 @@ fn stopped(stop: Stop, seen: &Observed) -> (Phase, Reason, String) {
             format!(
                 "the provider took the rule but not all of it ({what}); check spec.notifications[].config against what the provider knows"
             ),
+        ),
+        Stop::ChannelChanged => (
+            Phase::Blocked,
+            Reason::ChannelChanged,
+            "the new credentials belong to an account that has none of our rules; nothing is written there. If it is meant, remove the old account's rules (run --deregister with its credentials) and start once with --move-account; else put the old credentials back".to_owned(),
         ),
         Stop::Contended => (
             Phase::Pending,

@@ -58,6 +58,8 @@ impl Phase {
 pub enum Reason {
     /// 401 or 403.
     CredentialsInvalid,
+    /// The credentials are of an account that has none of our rules, where some were registered.
+    ChannelChanged,
     /// The rule's URL does not end in our owner.
     RuleOwnedElsewhere,
     /// The provider does not show the key.
@@ -93,6 +95,7 @@ impl Reason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::CredentialsInvalid => "CredentialsInvalid",
+            Self::ChannelChanged => "ChannelChanged",
             Self::RuleOwnedElsewhere => "RuleOwnedElsewhere",
             Self::KeyMissing => "KeyMissing",
             Self::UnsupportedType => "UnsupportedType",
@@ -115,6 +118,7 @@ impl Reason {
         use condition::Reason as Word;
         match self {
             Self::CredentialsInvalid => Word::Unauthorized,
+            Self::ChannelChanged => Word::ChannelChanged,
             Self::RuleOwnedElsewhere => Word::RuleOwnedElsewhere,
             Self::UnsupportedType => Word::TypeUnsupported,
             Self::StoreFailed => Word::KeyNotStored,

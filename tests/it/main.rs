@@ -11,6 +11,7 @@ mod cluster;
 mod durability;
 mod pipeline;
 mod probe;
+mod process;
 mod provider;
 mod proxies;
 mod publish;

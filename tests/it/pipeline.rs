@@ -1,3 +1,4 @@
 //! Tests of `pipeline`.
 
+mod in_flight;
 mod model;

@@ -5,12 +5,15 @@
 //! its record of requests and deliveries (it shares no code with what is tested); `serde_json` for
 //! what is said to be JSON; the operating system's exit codes, file sizes and memory counts.
 
+mod account;
 mod cli;
 mod clock;
 mod input;
 mod life;
+mod manifest;
 mod observe;
 mod provider;
+mod removals;
 mod rig;
 mod sinks;
 mod storage;

@@ -298,7 +298,7 @@ reasons! {
         "Reading from the provider is paused, because it refuses the credentials. Put valid keys into the Secret.";
     RemovalGuard: [Delivering = False], Settled, blocks, warning,
         "removals are held back",
-        "More entities vanished at once than fetch.removalGuard allows; they are held back. If it is right, confirm it by the annotation; it is also believed after an hour of agreement.";
+        "More entities vanished at once than fetch.removalGuard allows; they are held back. GET /removals on the admin port shows them; if it is right, POST /removals/confirm there; it is also believed after an hour of agreement.";
     StoreFull: [Delivering = False], Settled, blocks, warning,
         "the store has used its size",
         "The store is full. Raise state.embedded.size, or shorten state.retention.";

@@ -236,6 +236,7 @@ async fn inside(
     let text = vec![(PathBuf::from("demo.yaml"), manifest().into_bytes())];
     let manifests = Manifests::parse(text, overrides)?;
     let standalone = Standalone {
+        move_account: false,
         manifests,
         data_dir: folder.to_owned(),
         tls: None,

@@ -100,6 +100,7 @@ pub(super) async fn refresh(
             key: key.clone(),
             class: MarkClass::Notification,
             noticed,
+            urgent: true,
         });
         feed.state.mark(marks.collect()).await?;
     }

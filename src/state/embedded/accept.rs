@@ -156,6 +156,7 @@ impl Store {
             notified: None,
             noticed: mark.noticed,
             removed: false,
+            urgent: mark.urgent,
             class: mark.class,
             traceparent: None,
             first: 0,

@@ -72,6 +72,7 @@ impl Store {
                     notified: row.get::<_, Option<i64>>(5)?.map(UnixMillis),
                     noticed: (first > 0 || class == MarkClass::Notification).then_some(ticks),
                     removed: row.get(6)?,
+                    urgent: false,
                     traceparent: row.get::<_, Option<String>>(12)?.map(Into::into),
                     first: first as u64,
                     // Which rows were behind it is not stored: all that came in so far may be.

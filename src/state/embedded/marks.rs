@@ -230,7 +230,8 @@ impl Marks {
             .map_or(ticks, |begun| begun.after(self.min_interval).max(ticks))
     }
 
-    /// Notes something new about `key`. A notification brings an impatient mark forward.
+    /// Notes something new about `key`. What is urgent, as a notification is, brings an impatient
+    /// mark forward.
     pub(super) fn add(&mut self, key: &EntityKey, behind: Behind, now: UnixMillis, ticks: Ticks) {
         let allowed = self.allowed(key, ticks);
         let Some(slot) = self.slot(key) else {
@@ -279,7 +280,7 @@ impl Marks {
             self.note_row(slot, row, journal);
             return;
         }
-        let forward = behind.first > 0 && !mark.patient && mark.due > allowed;
+        let forward = behind.urgent && !mark.patient && mark.due > allowed;
         let (old_class, old_due, id) = (mark.behind.class, mark.due, mark.id);
         let journal = behind.first;
         let row = mark.behind.absorb(behind);
@@ -489,9 +490,9 @@ impl Marks {
             After::Again(wait) => {
                 mark.attempts = 0;
                 mark.patient = false;
-                let notified = mark.newer.as_ref().is_some_and(|newer| newer.first > 0);
+                let urgent = mark.newer.as_ref().is_some_and(|newer| newer.urgent);
                 self.merge_newer(slot);
-                if notified { allowed } else { ticks.after(wait) }
+                if urgent { allowed } else { ticks.after(wait) }
             }
         };
         let mark = self.slots[slot as usize].as_mut().expect("still there");

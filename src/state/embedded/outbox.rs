@@ -446,6 +446,7 @@ impl Store {
                     key: key.clone(),
                     class: MarkClass::Notification,
                     noticed: None,
+                    urgent: true,
                 };
                 self.add_mark(&mark, now, ticks);
             }

@@ -244,6 +244,7 @@ async fn fill(engine: &Engine, clock: &ManualClock) {
         key: booking(id),
         class: MarkClass::Resync,
         noticed: None,
+        urgent: false,
     };
     engine
         .mark(vec![mark("listed"), mark("named")])

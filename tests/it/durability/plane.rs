@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use bellhop::simulator::{Control, Simulator};
 use serde_json::Value;
 
+use crate::process;
+
 const HORIZON_DAYS: u32 = 7;
 /// For everything that has to come to an end: far beyond what it takes, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(2);
@@ -27,7 +29,7 @@ pub fn free_addresses(random: &mut fastrand::Rng) -> [SocketAddr; 3] {
 /// The process under test.
 pub struct Plane {
     child: Child,
-    arguments: Vec<String>,
+    command: Command,
     pub log: PathBuf,
     admin: String,
     feed: String,
@@ -42,44 +44,30 @@ impl Drop for Plane {
     }
 }
 
-fn run(arguments: &[String], log: &Path) -> Child {
+fn spawned(command: &mut Command, log: &Path) -> Child {
     let log = File::options().create(true).append(true).open(log).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_bellhop"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap()
+    command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
 impl Plane {
     pub fn start(simulator: &Simulator, addresses: [SocketAddr; 3], folder: &Path) -> Self {
         let manifest = folder.join("subscription.yaml");
-        fs::write(&manifest, manifest_text()).unwrap();
+        let fetch = format!(
+            "fetch: {{ requestsPerSecond: 500, minInterval: 100ms, availabilityHorizonDays: {HORIZON_DAYS} }}"
+        );
+        fs::write(&manifest, process::manifest(&fetch)).unwrap();
         let [public, admin, feed] = addresses.map(|address| address.to_string());
-        let text = |path: &Path| path.display().to_string();
-        let (registry, api) = (simulator.registry_url(), simulator.api_url());
-        let (file, data) = (text(&manifest), text(&folder.join("data")));
-        let arguments: Vec<String> = [
-            ["--log", "info"],
-            ["run", "--file"],
-            [&file, "--data-dir"],
-            [&data, "--registry-url"],
-            [&registry, "--api-url"],
-            [&api, "--public-listen"],
-            [&public, "--admin-listen"],
-            [&admin, "--feed-listen"],
-        ]
-        .concat()
-        .into_iter()
-        .chain([feed.as_str()])
-        .map(str::to_owned)
-        .collect();
+        let mut command = process::run(
+            &manifest,
+            &folder.join("data"),
+            (&simulator.registry_url(), &simulator.api_url()),
+            [&public, &admin, &feed],
+        );
+        command.args(["--log", "info"]);
         let log = folder.join("log");
         Self {
-            child: run(&arguments, &log),
-            arguments,
+            child: spawned(&mut command, &log),
+            command,
             log,
             admin: format!("http://{admin}"),
             feed: format!("http://{feed}"),
@@ -98,7 +86,7 @@ impl Plane {
     }
 
     pub fn spawn(&mut self) {
-        self.child = run(&self.arguments, &self.log);
+        self.child = spawned(&mut self.command, &self.log);
     }
 
     /// SIGKILL. `Some`: it had ended before, which it never may.
@@ -167,26 +155,4 @@ impl Plane {
             .unwrap();
         assert!(answer.status().is_success(), "{}", answer.status());
     }
-}
-
-fn manifest_text() -> String {
-    format!(
-        "apiVersion: bellhop.dev/v1alpha1
-kind: WebhookSubscription
-metadata: {{ name: durable, namespace: default }}
-spec:
-  environment: sandbox
-  url: https://hooks.example.com/redeam
-  credentialsSecretRef: {{ name: keys }}
-  fetch:
-    requestsPerSecond: 500
-    minInterval: 100ms
-    availabilityHorizonDays: {HORIZON_DAYS}
----
-apiVersion: v1
-kind: Secret
-metadata: {{ name: keys, namespace: default }}
-stringData: {{ apiKey: demo-key, apiSecret: demo-secret }}
-"
-    )
 }

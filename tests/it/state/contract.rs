@@ -255,12 +255,52 @@ async fn attempts_and_waits_survive_a_stop_and_a_clock_that_steps() {
 }
 
 #[tokio::test]
+async fn an_urgent_mark_brings_another_look_forward_but_not_a_retry() {
+    for (after, urgent, comes) in [
+        (MarkAfter::Again(Duration::from_hours(1)), true, true),
+        (MarkAfter::Again(Duration::from_hours(1)), false, false),
+        (MarkAfter::Retry(Duration::from_hours(1)), true, false),
+    ] {
+        for during in [false, true] {
+            let bench = Bench::new().await;
+            let key = booking("held");
+            bench.accept(&key, 1).await;
+            let claim = bench.claim().await.unwrap();
+            let again = NewMark {
+                key: key.clone(),
+                class: MarkClass::Notification,
+                noticed: None,
+                urgent,
+            };
+            if during {
+                bench.state().mark(vec![again.clone()]).await.unwrap();
+            }
+            let settlement = Settlement {
+                mark: after,
+                ..unchanged(&*bench.clock)
+            };
+            bench.settle(&claim, settlement).await;
+            if !during {
+                bench.state().mark(vec![again]).await.unwrap();
+            }
+            bench.clock.advance(Duration::from_mins(1));
+            let claimed = bench.claim().await.is_some();
+            assert_eq!(
+                claimed, comes,
+                "{after:?}, urgent {urgent}, during {during}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn notifications_go_before_resync_when_preferred() {
     let bench = Bench::new().await;
     let resync = |id: &str| NewMark {
         key: booking(id),
         class: MarkClass::Resync,
         noticed: None,
+        urgent: false,
     };
     bench
         .state()
@@ -363,6 +403,7 @@ async fn settle_is_one_step_with_children_and_dead_letters() {
         key: booking(id),
         class: MarkClass::Notification,
         noticed: None,
+        urgent: false,
     };
     let settlement = Settlement {
         children: vec![child("c1"), child("c2")],

@@ -10,7 +10,7 @@ use bellhop::clock::{Clock, SystemClock};
 use bellhop::metrics::Metrics;
 use bellhop::state::embedded::{Engine, OpenError, Options, Store};
 use bellhop::state::{
-    Accepted, EventsGone, MarkClass, Notification, Settled, Settlement, SinkPosition, State,
+    Accepted, Claim, EventsGone, MarkClass, Notification, Settled, Settlement, SinkPosition, State,
     StateError,
 };
 use rusqlite::Connection;
@@ -184,22 +184,42 @@ async fn the_sqlite3_program_opens_it() {
     );
 }
 
-/// A store in memory, driven directly.
-pub fn store(options: Options, clock: &ManualClock) -> Store {
+/// A store in memory, driven directly, and its clock.
+pub fn driven(options: Options) -> (Arc<ManualClock>, Store) {
+    let clock = ManualClock::new();
     let connection = Connection::open_in_memory().unwrap();
-    Store::open(connection, options, clock.now(), clock.ticks()).unwrap()
+    let store = Store::open(connection, options, clock.now(), clock.ticks()).unwrap();
+    (clock, store)
 }
 
-pub fn put(store: &mut Store, clock: &ManualClock, id: &str, sum: u64, settlement: &Settlement) {
-    let n = notification(&booking(id), sum, clock.now());
+/// The same with this quota.
+pub fn of_size(size_bytes: u64) -> (Arc<ManualClock>, Store) {
+    driven(Options {
+        size_bytes,
+        ..Options::default()
+    })
+}
+
+pub fn accept(store: &mut Store, clock: &ManualClock, batch: &[Notification]) -> Vec<Accepted> {
     store
-        .accept_batch(&[n], clock.now(), clock.ticks())
-        .unwrap();
-    clock.advance(Duration::from_secs(2));
-    let claim = store
+        .accept_batch(batch, clock.now(), clock.ticks())
+        .unwrap()
+}
+
+/// The next claim, which must be there.
+pub fn claim(store: &mut Store, clock: &ManualClock) -> Claim {
+    store
         .claim(MarkClass::Notification, clock.ticks())
         .unwrap()
-        .unwrap();
+        .unwrap()
+}
+
+/// A notification, its read and what came of it.
+pub fn put(store: &mut Store, clock: &ManualClock, id: &str, sum: u64, settlement: &Settlement) {
+    let n = notification(&booking(id), sum, clock.now());
+    accept(store, clock, &[n]);
+    clock.advance(Duration::from_secs(2));
+    let claim = claim(store, clock);
     let settled = store
         .settle(&claim, settlement, clock.now(), clock.ticks())
         .unwrap();
@@ -213,12 +233,10 @@ pub fn retain(store: &mut Store, clock: &ManualClock) {
 
 #[test]
 fn retention_keeps_the_newest_and_moves_the_horizon_past_old_removals() {
-    let clock = ManualClock::new();
-    let options = Options {
+    let (clock, mut store) = driven(Options {
         retain_events: Duration::from_hours(1),
         ..Options::default()
-    };
-    let mut store = store(options, &clock);
+    });
     for sum in 0..3 {
         let data = publish(&*clock, &format!("{sum}"));
         put(&mut store, &clock, "kept", sum, &data);
@@ -255,8 +273,7 @@ fn retention_keeps_the_newest_and_moves_the_horizon_past_old_removals() {
 
 #[test]
 fn bookings_are_forgotten_after_their_time() {
-    let clock = ManualClock::new();
-    let mut store = store(Options::default(), &clock);
+    let (clock, mut store) = driven(Options::default());
     let settlement = Settlement {
         forget_after: Some(clock.now().after(Duration::from_hours(1))),
         ..publish(&*clock, "personal")
@@ -272,20 +289,13 @@ fn bookings_are_forgotten_after_their_time() {
 
 #[test]
 fn the_journal_is_bounded_by_its_share() {
-    let clock = ManualClock::new();
-    let options = Options {
-        size_bytes: 16 << 20,
-        ..Options::default()
-    };
-    let mut store = store(options, &clock);
+    let (clock, mut store) = of_size(16 << 20);
     let a = booking("a");
     for round in 0..40_u64 {
         let batch: Vec<_> = (0..500)
             .map(|n| notification(&a, round * 500 + n, clock.now()))
             .collect();
-        store
-            .accept_batch(&batch, clock.now(), clock.ticks())
-            .unwrap();
+        accept(&mut store, &clock, &batch);
         retain(&mut store, &clock);
     }
     let connection = store.into_connection();
@@ -298,19 +308,13 @@ fn the_journal_is_bounded_by_its_share() {
 
 #[test]
 fn memory_is_what_the_file_says_after_a_failure() {
-    let clock = ManualClock::new();
-    let mut store = store(Options::default(), &clock);
+    let (clock, mut store) = driven(Options::default());
     let data = publish(&*clock, "1");
     put(&mut store, &clock, "a", 1, &data);
     let n = notification(&booking("a"), 2, clock.now());
-    store
-        .accept_batch(&[n], clock.now(), clock.ticks())
-        .unwrap();
+    accept(&mut store, &clock, &[n]);
     clock.advance(Duration::from_secs(2));
-    let claim = store
-        .claim(MarkClass::Notification, clock.ticks())
-        .unwrap()
-        .unwrap();
+    let claim = claim(&mut store, &clock);
     let stats = store.stats();
     let connection = store.into_connection();
     let mut store =
@@ -337,8 +341,7 @@ fn a_row_that_does_not_fit_its_checksum_is_an_error() {
         ("UPDATE facts SET value = x'00'", "facts"),
         ("UPDATE dead_letters SET reason = 'x'", "dead_letters"),
     ] {
-        let clock = ManualClock::new();
-        let mut store = store(Options::default(), &clock);
+        let (clock, mut store) = driven(Options::default());
         let settlement = Settlement {
             dead_letter: Some("why".to_owned()),
             ..publish(&*clock, "1")
@@ -372,12 +375,9 @@ fn a_row_that_does_not_fit_its_checksum_is_an_error() {
         "DELETE FROM journal",
         "UPDATE store SET head = 0",
     ] {
-        let clock = ManualClock::new();
-        let mut store = store(Options::default(), &clock);
+        let (clock, mut store) = driven(Options::default());
         let n = notification(&booking("a"), 2, clock.now());
-        store
-            .accept_batch(&[n], clock.now(), clock.ticks())
-            .unwrap();
+        accept(&mut store, &clock, &[n]);
         let (now, ticks) = (clock.now(), clock.ticks());
         let connection = store.into_connection();
         connection.execute(sql, []).unwrap();
@@ -435,8 +435,7 @@ async fn sinks_that_are_no_more_are_forgotten() {
 /// One captured signature, sent over and over: the history of all others stays.
 #[test]
 fn repeats_do_not_fill_the_journal() {
-    let clock = ManualClock::new();
-    let mut store = store(Options::default(), &clock);
+    let (clock, mut store) = driven(Options::default());
     let captured = notification(&booking("a"), 7, clock.now());
     let repeat = |store: &mut Store, times: usize| {
         clock.advance(Duration::from_secs(1));
@@ -459,9 +458,7 @@ fn repeats_do_not_fill_the_journal() {
     // Another signature is noted as ever.
     let other = notification(&booking("b"), 8, clock.now());
     let batch = vec![other; 3];
-    store
-        .accept_batch(&batch, clock.now(), clock.ticks())
-        .unwrap();
+    accept(&mut store, &clock, &batch);
     assert_eq!(store.stats().journal, 11 + 3);
     store.verify().unwrap();
 }

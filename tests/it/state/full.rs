@@ -10,24 +10,17 @@ use bellhop::state::{
     Accepted, MarkClass, Notification, Parked, Settled, Settlement, SinkCommit, StateError,
 };
 
-use super::embedded::{put, store};
+use super::embedded::{accept, claim, driven, of_size, put};
 use super::{ManualClock, booking, notification, publish, unchanged};
 
 #[test]
 fn a_full_store_refuses_to_publish_and_still_accepts() {
-    let clock = ManualClock::new();
-    let options = Options {
-        size_bytes: 32 << 20,
-        ..Options::default()
-    };
-    let mut store = store(options, &clock);
+    let (clock, mut store) = of_size(32 << 20);
     let body = "x".repeat(500_000);
     let mut refused = None;
     for n in 0..200 {
         let n_ = notification(&booking(&n.to_string()), n, clock.now());
-        let accepted = store
-            .accept_batch(&[n_], clock.now(), clock.ticks())
-            .unwrap();
+        let accepted = accept(&mut store, &clock, &[n_]);
         assert_eq!(accepted, [Accepted::Marked]);
         let Some(claim) = store.claim(MarkClass::Notification, clock.ticks()).unwrap() else {
             continue;
@@ -69,12 +62,7 @@ fn a_full_store_refuses_to_publish_and_still_accepts() {
 /// What the pipeline settles for an entity that has not changed always carries its note.
 #[test]
 fn a_full_store_still_clears_the_marks_of_what_has_not_changed() {
-    let clock = ManualClock::new();
-    let options = Options {
-        size_bytes: 32 << 20,
-        ..Options::default()
-    };
-    let mut store = store(options, &clock);
+    let (clock, mut store) = of_size(32 << 20);
     let noted = |settlement: Settlement, memo: &str| Settlement {
         memo: Some(memo.as_bytes().to_vec()),
         ..settlement
@@ -93,14 +81,9 @@ fn a_full_store_still_clears_the_marks_of_what_has_not_changed() {
     }
     let marks = store.stats().marks;
     let n = notification(&booking("kept"), 4, clock.now());
-    store
-        .accept_batch(&[n], clock.now(), clock.ticks())
-        .unwrap();
+    accept(&mut store, &clock, &[n]);
     clock.advance(Duration::from_secs(2));
-    let claim = store
-        .claim(MarkClass::Notification, clock.ticks())
-        .unwrap()
-        .unwrap();
+    let claim = claim(&mut store, &clock);
     let longer = noted(unchanged(&*clock), "retrieved 1, and first of two signals");
     let refused = store.settle(&claim, &longer, clock.now(), clock.ticks());
     assert!(matches!(refused, Err(StateError::Full(_))), "{refused:?}");
@@ -112,13 +95,8 @@ fn fill(store: &mut Store, clock: &ManualClock) {
     let body = "x".repeat(500_000);
     for n in 1_000_000.. {
         let n_ = notification(&booking(&format!("fill {n}")), n, clock.now());
-        store
-            .accept_batch(&[n_], clock.now(), clock.ticks())
-            .unwrap();
-        let claim = store
-            .claim(MarkClass::Notification, clock.ticks())
-            .unwrap()
-            .unwrap();
+        accept(store, clock, &[n_]);
+        let claim = claim(store, clock);
         let settled = store.settle(&claim, &publish(clock, &body), clock.now(), clock.ticks());
         if let Err(error) = settled {
             assert!(matches!(error, StateError::Full(_)), "{error}");
@@ -132,8 +110,7 @@ fn fill(store: &mut Store, clock: &ManualClock) {
 /// A sink that answers 415 to everything, for days.
 #[test]
 fn what_a_sink_refuses_is_kept_once_for_each_entity() {
-    let clock = ManualClock::new();
-    let mut store = store(Options::default(), &clock);
+    let (clock, mut store) = driven(Options::default());
     for sequence in 1..=3000_u64 {
         store
             .commit_sink(
@@ -185,12 +162,7 @@ fn strange(sum: u64, clock: &ManualClock) -> Notification {
 
 #[test]
 fn notifications_of_unknown_shape_take_a_sixteenth_of_the_store() {
-    let clock = ManualClock::new();
-    let options = Options {
-        size_bytes: 32 << 20,
-        ..Options::default()
-    };
-    let mut store = store(options, &clock);
+    let (clock, mut store) = of_size(32 << 20);
     for sum in 0..600 {
         let accepted = store.accept_batch(&[strange(sum, &clock)], clock.now(), clock.ticks());
         assert_eq!(accepted.unwrap(), [Accepted::DeadLetter], "{sum}");
@@ -205,12 +177,7 @@ fn notifications_of_unknown_shape_take_a_sixteenth_of_the_store() {
 /// the marks.
 #[test]
 fn dead_letters_give_way_to_marks() {
-    let clock = ManualClock::new();
-    let options = Options {
-        size_bytes: 4 << 20,
-        ..Options::default()
-    };
-    let mut store = store(options, &clock);
+    let (clock, mut store) = of_size(4 << 20);
     fill(&mut store, &clock);
     let mut accepted = 0_u64;
     for round in 0..40_u64 {

@@ -72,6 +72,7 @@ impl Inside {
         };
         let text = vec![(PathBuf::from("shop.yaml"), manifest("").into_bytes())];
         let standalone = Standalone {
+            move_account: false,
             manifests: Manifests::parse(text, overrides).unwrap(),
             data_dir: world.data_dir(),
             tls: None,

@@ -103,6 +103,43 @@ async fn the_drain_has_a_deadline_and_a_second_signal_does_not_wait_for_it() {
     }
 }
 
+/// Ready means that notifications are taken: one type whose rule is somebody else's does not take
+/// the others out of service.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_blocked_type_is_told_and_the_others_are_served() {
+    let world = World::new(provider()).await;
+    let foreign = json!({ "url": "https://theirs.example.com/hook", "disabled": false,
+        "config": { "operations": ["updated"] } });
+    put_rule(&world, "suppliers", &foreign, true).await;
+    let spec = "notifications: [{ type: Supplier }, { type: Rate }]";
+    let program = world.start(spec).await;
+    eventually("the other is live", async || {
+        (program.status().await["registered"] == "1/2").then_some(())
+    })
+    .await;
+    let ready = format!("http://{}/readyz", program.admin);
+    assert_eq!(program.get(&ready).await.unwrap().0, 200);
+    program
+        .until_condition("Registered", "False", "RuleOwnedElsewhere")
+        .await;
+    program
+        .until_condition("ReceiverAvailable", "True", "ReceiverReady")
+        .await;
+    program
+        .until_condition("Ready", "False", "RuleOwnedElsewhere")
+        .await;
+    let rate = world.keys("rate/")[0].clone();
+    world.change(&rate);
+    let mut consumer = Consumer::default();
+    eventually("the change of a rate arrives", async || {
+        consumer.catch_up(&program).await;
+        let truth = world.truth(&["Rate".to_owned()]);
+        (consumer.data(&rate) == truth.get(&rate)).then_some(())
+    })
+    .await;
+    program.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deregister_removes_our_rules_and_no_other() {
     let world = World::new(provider()).await;

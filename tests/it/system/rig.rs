@@ -13,24 +13,14 @@ use bellhop::simulator::{Config, Control, Days, Simulator};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use crate::process;
+pub use crate::process::bellhop;
+
 /// Days of availability and prices that the subscription asks for, after today.
 pub const DAYS: u32 = 4;
 
 /// Far beyond what any step needs, on a slow machine with others at work.
 pub const LONG: Duration = Duration::from_mins(1);
-
-/// The program under test.
-pub fn bellhop() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bellhop"));
-    // What the caller's shell sets is not what is tested.
-    for (name, _) in std::env::vars() {
-        if name.starts_with("BELLHOP_") {
-            command.env_remove(name);
-        }
-    }
-    command.stdin(Stdio::null());
-    command
-}
 
 /// Runs it to its end.
 pub fn finished(arguments: &[&str]) -> Finished {
@@ -118,23 +108,11 @@ pub fn manifest(spec: &str) -> String {
         ),
     ];
     let usual = usual.iter().filter(|(field, _)| !spec.contains(field));
-    let lines = usual.map(|(_, line)| line.as_str()).chain(spec.lines());
-    let spec = lines.fold(String::new(), |text, line| text + "  " + line + "\n");
-    format!(
-        "apiVersion: bellhop.dev/v1alpha1
-kind: WebhookSubscription
-metadata: {{ name: shop, namespace: default }}
-spec:
-  environment: sandbox
-  url: https://hooks.example.com/redeam
-  credentialsSecretRef: {{ name: redeam-keys }}
-{spec}---
-apiVersion: v1
-kind: Secret
-metadata: {{ name: redeam-keys, namespace: default }}
-stringData: {{ apiKey: demo-key, apiSecret: demo-secret }}
-"
-    )
+    let lines: Vec<&str> = usual
+        .map(|(_, line)| line.as_str())
+        .chain(spec.lines())
+        .collect();
+    process::manifest(&lines.join("\n"))
 }
 
 /// A small, quick provider: retries of deliveries come soon.
@@ -185,18 +163,13 @@ impl World {
 
     /// The same for a provider elsewhere.
     pub fn command_for(&self, registry: &str, api: &str) -> Command {
-        let mut command = bellhop();
-        command
-            .args(["run", "--log-format", "json"])
-            .args(["--public-listen", "127.0.0.1:0"])
-            .args(["--admin-listen", "127.0.0.1:0"])
-            .args(["--feed-listen", "127.0.0.1:0"])
-            .args(["--registry-url", registry])
-            .args(["--api-url", api])
-            .arg("--data-dir")
-            .arg(self.data_dir())
-            .arg("-f")
-            .arg(self.manifest_file());
+        let mut command = process::run(
+            &self.manifest_file(),
+            &self.data_dir(),
+            (registry, api),
+            process::FREE,
+        );
+        command.args(["--log-format", "json"]);
         command
     }
 

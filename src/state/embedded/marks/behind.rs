@@ -16,6 +16,9 @@ pub(in super::super) struct Behind {
     /// When the newest notification came in. Not in the row: after a restart, the time of that.
     pub(in super::super) noticed: Option<Ticks>,
     pub(in super::super) removed: bool,
+    /// It brings an impatient mark forward. Not in the row: a mark is due after a restart as it
+    /// was when its row was written.
+    pub(in super::super) urgent: bool,
     pub(in super::super) class: MarkClass,
     pub(in super::super) traceparent: Option<Box<str>>,
     /// Oldest and newest journal row; 0 when no notification is behind it.
@@ -54,6 +57,7 @@ impl Behind {
             notified: Some(timestamp),
             noticed: Some(ticks),
             removed,
+            urgent: true,
             class: MarkClass::Notification,
             traceparent: None,
             first: journal,
@@ -73,6 +77,7 @@ impl Behind {
             row = Row::Late;
         }
         self.noticed = self.noticed.max(newer.noticed);
+        self.urgent |= newer.urgent;
         if newer.removed && !self.removed {
             self.removed = true;
             row = Row::Old;

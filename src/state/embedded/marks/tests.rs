@@ -10,6 +10,7 @@ fn behind(since: i64) -> Behind {
         notified: None,
         noticed: None,
         removed: false,
+        urgent: true,
         class: MarkClass::Notification,
         traceparent: None,
         first: 1,

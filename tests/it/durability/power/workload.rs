@@ -218,6 +218,7 @@ impl Life {
                     key: child(c),
                     class: MarkClass::Resync,
                     noticed: None,
+                    urgent: false,
                 }],
                 ..publish(&self.clock, &data(c, size))
             },

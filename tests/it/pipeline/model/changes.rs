@@ -212,7 +212,8 @@ impl World {
                 }
             }
             65..70 => self.tell(key, false),
-            70..90 => self.rebind(),
+            70..85 => self.rebind(),
+            85..90 => self.come_and_go().await,
             _ if key.kind() == Kind::Booking => {
                 self.remove(key, None);
                 self.tell(key, false);
@@ -267,6 +268,45 @@ impl World {
         }
     }
 
+    /// One part of a rate is told of by itself, and all of the rate is withdrawn before any list has
+    /// shown it: while that part is first read, nothing leads from the binding to it.
+    async fn come_and_go(self: &Arc<Self>) {
+        let bound = self.bound_products();
+        let Some((product, rates, number)) = bound.get(self.sim.below(bound.len() as u64) as usize)
+        else {
+            return;
+        };
+        let rate = format!("q{number}");
+        self.add_rate(product, &rate);
+        let kind = match self.sim.below(10) {
+            0 => Kind::Rate,
+            1 => Kind::PriceSchedule,
+            _ => Kind::Availability,
+        };
+        let key = truth::key(kind, &["s", product, &rate]);
+        if self.truth(|truth| truth.exists(&key)) {
+            self.tell(&key, false);
+        }
+        self.sim.sleep_ms(self.sim.below(3_000)).await;
+        self.remove_rate(product, &rate);
+        self.bind(product, rates);
+    }
+
+    /// The products that have rates: each with those, and with the number of its binding's states.
+    fn bound_products(&self) -> Vec<(String, Vec<String>, u64)> {
+        self.truth(|truth| {
+            let bindings = truth.entities.iter();
+            bindings
+                .filter(|(key, _)| key.kind() == Kind::ChannelBinding)
+                .map(|(key, entity)| {
+                    let rates = rate_ids(entity.newest().data.as_ref());
+                    (key.ids()[1].to_owned(), rates, entity.versions.len() as u64)
+                })
+                .filter(|(_, rates, _)| !rates.is_empty())
+                .collect()
+        })
+    }
+
     /// A product's rates come and go.
     fn rebind(self: &Arc<Self>) {
         let sim = &self.sim;
@@ -280,17 +320,7 @@ impl World {
             self.bring_back(&product);
             return;
         }
-        let products: Vec<(String, Vec<String>, u64)> = self.truth(|truth| {
-            let bindings = truth.entities.iter();
-            bindings
-                .filter(|(key, _)| key.kind() == Kind::ChannelBinding)
-                .map(|(key, entity)| {
-                    let rates = rate_ids(entity.newest().data.as_ref());
-                    (key.ids()[1].to_owned(), rates, entity.versions.len() as u64)
-                })
-                .filter(|(_, rates, _)| !rates.is_empty())
-                .collect()
-        });
+        let products = self.bound_products();
         let Some((product, mut rates, number)) = products
             .get(sim.below(products.len() as u64) as usize)
             .cloned()

@@ -414,7 +414,7 @@ impl Reads for Provider {
         });
         self.sim.pause().await;
         if self.chance(self.temper.slow) {
-            self.sim.sleep_ms(500 + self.sim.below(6_000)).await;
+            self.sim.sleep_ms(500 + self.sim.below(15_000)).await;
         }
         if !self.sim.is_calm() && self.sim.below(1000) < self.temper.endless {
             self.sim.sleep_ms(self.sim.beyond_a_lease()).await;
