@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use kube::api::ObjectMeta;
 use serde_json::{Value, json};
 
+use super::reach::{found_before, probes};
+use super::rotate::Gaps;
 use crate::api::condition::{ConditionEvent, merge, summary};
 use crate::api::v1alpha1::{
-    Acknowledged, Reachability, RulePhase, RuleStatus, WebhookSubscription,
-    WebhookSubscriptionStatus,
+    Acknowledged, RulePhase, RuleStatus, WebhookSubscription, WebhookSubscriptionStatus,
 };
 use crate::api::{Condition, ConditionStatus, ConditionType, NotificationType, Reason};
 use crate::registration::conflict::Rival;
@@ -32,6 +33,8 @@ pub struct Findings {
     pub reconcile_at: Option<String>,
     /// `bellhop.dev/rotate-keys`, when it was acted on.
     pub rotate_keys: Option<String>,
+    /// What happened beside the conditions' changes; told only with a change of the status.
+    pub events: Vec<ConditionEvent>,
 }
 
 /// What to write.
@@ -60,9 +63,11 @@ impl Change {
 impl Findings {
     /// Findings of a spec that is accepted, by an operator that runs no receivers.
     pub fn accepted(subscription: &WebhookSubscription) -> Self {
-        let probe = match subscription.spec.registration.reachability {
-            Reachability::Off => Reason::ProbeOff,
-            Reachability::Report | Reachability::Require => Reason::ProbePending,
+        let registration = &subscription.spec.registration;
+        let reachable = if probes(registration.mode, registration.reachability) {
+            Condition::of(found_before(subscription).unwrap_or(Reason::ProbePending))
+        } else {
+            Condition::of(Reason::ProbeOff)
         };
         let unknown = |kind, reason| Condition::new(kind, ConditionStatus::Unknown, reason);
         Self::default()
@@ -75,7 +80,7 @@ impl Findings {
                 ConditionType::ReceiverAvailable,
                 Reason::ReceiverNotManaged,
             ))
-            .with(unknown(ConditionType::Reachable, probe))
+            .with(reachable)
             .with(unknown(
                 ConditionType::Delivering,
                 Reason::ReceiverNotManaged,
@@ -88,6 +93,12 @@ impl Findings {
         self.conditions.retain(|one| one.kind != condition.kind);
         self.conditions.push(condition);
         self
+    }
+
+    /// Why a condition is as it was found.
+    pub fn reason(&self, kind: ConditionType) -> Option<Reason> {
+        let found = self.conditions.iter().find(|one| one.kind == kind);
+        found.map(|found| found.reason)
     }
 
     /// Adds what registration says. `claimed`: wanted types that others have, and who.
@@ -138,6 +149,47 @@ impl Findings {
         self
     }
 
+    /// A rotation is through, and for so long each type had no live rule. An Event says so in any
+    /// case, the condition if nothing is more pressing.
+    #[must_use]
+    pub fn with_rotation(mut self, gaps: &Gaps) -> Self {
+        let reason = Reason::KeysRotated;
+        let mut condition = Condition::of(reason);
+        if !gaps.is_empty() {
+            let gaps: Vec<String> = gaps
+                .iter()
+                .map(|(kind, gap)| format!("{kind} for {} ms", gap.as_millis()))
+                .collect();
+            condition = condition.about(&format!("without a live rule were {}", gaps.join(", ")));
+        }
+        self.events
+            .extend(reason.event().map(|type_| ConditionEvent {
+                type_,
+                reason,
+                action: condition.kind,
+                note: condition.message.clone(),
+            }));
+        if self.reason(ConditionType::Registered) == Some(Reason::RulesInPlace) {
+            self = self.with(condition);
+        }
+        self
+    }
+
+    /// What the status says of the last rotation stays until there is something else to say.
+    #[must_use]
+    pub fn with_last_rotation(self, subscription: &WebhookSubscription) -> Self {
+        if self.reason(ConditionType::Registered) != Some(Reason::RulesInPlace) {
+            return self;
+        }
+        let status = subscription.status.as_ref();
+        let conditions = status.into_iter().flat_map(|status| &status.conditions);
+        let mut said = conditions.filter_map(known);
+        match said.find(|said| said.reason == Reason::KeysRotated) {
+            Some(said) if said.kind == ConditionType::Registered => self.with(said),
+            _ => self,
+        }
+    }
+
     /// What differs from the object's status; `None`: nothing but time.
     pub fn change(&self, subscription: &WebhookSubscription, now: Timestamp) -> Option<Change> {
         let empty = WebhookSubscriptionStatus::default();
@@ -166,6 +218,9 @@ impl Findings {
         if patch.is_empty() {
             return None;
         }
+        let told = |new: &&ConditionEvent| !events.iter().any(|one| one.reason == new.reason);
+        let others: Vec<ConditionEvent> = self.events.iter().filter(told).cloned().collect();
+        events.extend(others);
         Some(Change {
             patch: Value::Object(patch),
             events,
@@ -243,6 +298,7 @@ fn status_of(kind: NotificationType, rule: &RuleReport, mode: Mode) -> RuleStatu
         (Phase::Registered, _) => RulePhase::Enabled,
         (Phase::Disabled, _) => RulePhase::Disabled,
         (Phase::Pending, _) if mode == Mode::Observe && !there => RulePhase::Missing,
+        (Phase::Pending, RuleReason::AwaitingReachability) if !there => RulePhase::Foreign,
         (Phase::Pending, _) => RulePhase::Created,
         (Phase::Blocked, _) if there => RulePhase::Created,
         (Phase::Blocked | Phase::Removed, _) => RulePhase::Missing,

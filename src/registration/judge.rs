@@ -89,16 +89,26 @@ pub(super) fn judge(
             return None;
         }
         Some(stop) => stopped(stop, seen),
-        None => settled(desired, wanted, seen, plan)?,
+        None => settled(desired, kind, seen, plan)?,
     };
     Some(RuleReport {
         phase,
         reason,
         message,
-        url: wanted.then(|| desired.shown_url(kind)),
+        url: wanted.then(|| url(desired, kind, seen)).flatten(),
         key_fingerprint: seen.stored.as_ref().map(ToString::to_string),
         changes: Changes::default(),
     })
+}
+
+/// Where a wanted type's notifications go, as the provider has it, or would go. `None`: somewhere
+/// that is somebody else's.
+fn url(desired: &DesiredRules, kind: NotificationType, seen: &Observed) -> Option<String> {
+    match &seen.rule {
+        Some(rule) if desired.owner.owns(&rule.url) => Some(rule.url.clone()),
+        Some(_) => None,
+        None => Some(desired.rule_url(kind)),
+    }
 }
 
 fn is_known_as_ours(desired: &DesiredRules, seen: &Observed) -> bool {
@@ -111,10 +121,11 @@ fn is_known_as_ours(desired: &DesiredRules, seen: &Observed) -> bool {
 
 fn settled(
     desired: &DesiredRules,
-    wanted: bool,
+    kind: NotificationType,
     seen: &Observed,
     plan: RulePlan,
 ) -> Option<(Phase, Reason, String)> {
+    let wanted = desired.rules.contains_key(&kind);
     if let Some(refusal) = plan.refusal {
         let reason = match refusal {
             Refusal::RuleOwnedElsewhere { .. } => Reason::RuleOwnedElsewhere,
@@ -144,6 +155,11 @@ fn settled(
             Phase::Disabled,
             Reason::Retained,
             "not wanted any more; kept, disabled, as deletionPolicy: Retain says".to_owned(),
+        ),
+        Some(rule) if desired.holds(kind) && (rule.disabled || !desired.owner.owns(&rule.url)) => (
+            Phase::Pending,
+            Reason::AwaitingReachability,
+            "not live until url is reachable, as registration.reachability: Require says; the condition Reachable tells what is in the way".to_owned(),
         ),
         Some(rule) if rule.disabled => (
             Phase::Disabled,

@@ -1,7 +1,7 @@
 //! What a pass found and did: per type, and as one verdict for the whole.
 //!
-//! Owns: phases, reasons, the sentences for people. Never here: a key, a foreign URL, an owner, or
-//! a value that changes with each pass although nothing happened.
+//! Owns: phases, reasons, the sentences for people. Never here: a key, a foreign URL, or a value
+//! that changes with each pass although nothing happened.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -74,6 +74,8 @@ pub enum Reason {
     ProviderUnavailable,
     /// The rule changes under our hands, or a write has no effect.
     Contended,
+    /// Not live until the URL is reachable, as `reachability: Require` says.
+    AwaitingReachability,
     /// `mode: Observe`, and there is something to do.
     WouldChange,
     /// The provider took the rule, but not all of it.
@@ -101,6 +103,7 @@ impl Reason {
             Self::KeysNotLoaded => "KeysNotLoaded",
             Self::ProviderUnavailable => "ProviderUnavailable",
             Self::Contended => "Contended",
+            Self::AwaitingReachability => "AwaitingReachability",
             Self::WouldChange => "WouldChange",
             Self::NotApplied => "NotApplied",
             Self::Suspended => "Suspended",
@@ -123,6 +126,7 @@ impl Reason {
             Self::ProviderRefused => Word::ProviderRefused,
             Self::ProviderUnavailable => Word::ProviderUnavailable,
             Self::Contended | Self::NotApplied => Word::DriftFound,
+            Self::AwaitingReachability => Word::AwaitingReachability,
             Self::WouldChange => Word::ObserveOnly,
             Self::Suspended => Word::Suspended,
             Self::Retained | Self::Registered | Self::Removed => Word::RulesInPlace,
@@ -177,7 +181,8 @@ pub struct RuleReport {
     pub reason: Reason,
     /// A sentence for people, with the next step where there is one.
     pub message: String,
-    /// Where notifications go, without the owner; `None` for a type that is not wanted.
+    /// The rule's URL as the provider has it, or as it would be; `None` for a type that is not
+    /// wanted, or whose rule is somebody else's.
     pub url: Option<String>,
     /// Fingerprint of the stored key.
     pub key_fingerprint: Option<String>,
@@ -240,6 +245,18 @@ impl Report {
                 rule.phase,
                 Phase::Registered | Phase::Disabled | Phase::Removed
             )
+        })
+    }
+
+    /// Whether this operator can do no more for now: all is as wanted, but for rules that must not
+    /// go live yet.
+    pub fn is_as_far_as_it_may(&self) -> bool {
+        self.rules.values().all(|rule| {
+            rule.reason == Reason::AwaitingReachability
+                || matches!(
+                    rule.phase,
+                    Phase::Registered | Phase::Disabled | Phase::Removed
+                )
         })
     }
 

@@ -7,4 +7,6 @@ mod deletion;
 mod journey;
 mod outage;
 mod processes;
+mod reach;
 mod rig;
+mod rotation;

@@ -324,13 +324,13 @@ async fn an_object_that_cannot_be_read_says_so_and_stops_nobody() {
 }
 
 /// A plain HTTP client of the simulator: somebody else with the same keys.
-struct Stranger {
+pub struct Stranger {
     http: reqwest::Client,
     registry: String,
 }
 
 impl Stranger {
-    fn of(rig: &Rig) -> Self {
+    pub fn of(rig: &Rig) -> Self {
         bellhop::provider::client::install_crypto_provider();
         Self {
             http: reqwest::Client::new(),
@@ -338,7 +338,7 @@ impl Stranger {
         }
     }
 
-    async fn post(&self, path: &str, body: &serde_json::Value) -> u16 {
+    pub async fn post(&self, path: &str, body: &serde_json::Value) -> u16 {
         let url = format!("{}/{path}", self.registry);
         let request = self
             .http
