@@ -173,7 +173,7 @@ impl Pass<'_> {
         findings.reconcile_at = self.annotation(RECONCILE_AT);
         let retry =
             (stopped || report.should_retry()).then(|| report.retry_after.unwrap_or_default());
-        findings = findings.with_report(&report, desired.mode, &claimed);
+        findings = findings.with_report(&report, &claimed);
         if stopped && report.is_as_far_as_it_may() {
             let kind = ConditionType::Registered;
             findings = findings.with(Condition::new(kind, false, Reason::RotatingKeys));
@@ -202,12 +202,13 @@ impl Pass<'_> {
     /// What is known of the URL.
     async fn look(&self) -> Looked {
         let reach = &self.context.reach;
+        let probe = self.vault.content().await.probe;
+        let desired = &self.checked.desired;
+        let looked = reach.look(self.key, self.subscription, desired, probe.as_ref());
         if self.told_to_move() {
             reach.again(self.key);
         }
-        let probe = self.vault.content().await.probe;
-        let desired = &self.checked.desired;
-        reach.look(self.key, self.subscription, desired, probe.as_ref())
+        looked
     }
 
     /// The types whose rules wait for the probe: those that were not live before. A rule that lost
@@ -290,11 +291,7 @@ impl Pass<'_> {
             return None;
         }
         let none = BTreeMap::new();
-        Some(Outcome::trouble(findings.with_report(
-            &report,
-            Mode::Manage,
-            &none,
-        )))
+        Some(Outcome::trouble(findings.with_report(&report, &none)))
     }
 
     /// Enters the contest for URL and types. Where others use the same account, whose rules are

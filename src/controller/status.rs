@@ -16,9 +16,9 @@ use crate::api::v1alpha1::{
     Acknowledged, RulePhase, RuleStatus, WebhookSubscription, WebhookSubscriptionStatus,
 };
 use crate::api::{Condition, ConditionStatus, ConditionType, NotificationType, Reason};
+use crate::registration::Phase;
 use crate::registration::conflict::Rival;
 use crate::registration::report::{Reason as RuleReason, Report, RuleReport, registered};
-use crate::registration::{Mode, Phase};
 
 /// What a pass found out. What it did not look at stays as it was.
 #[derive(Debug, Clone, Default)]
@@ -106,7 +106,6 @@ impl Findings {
     pub fn with_report(
         mut self,
         report: &Report,
-        mode: Mode,
         claimed: &BTreeMap<NotificationType, Rival>,
     ) -> Self {
         let credentials = match report.credentials_valid {
@@ -134,7 +133,7 @@ impl Findings {
             .rules
             .iter()
             .filter(|(_, rule)| rule.phase != Phase::Removed)
-            .map(|(kind, rule)| status_of(*kind, rule, mode))
+            .map(|(kind, rule)| status_of(*kind, rule))
             .collect();
         rules.extend(claimed.keys().map(|kind| RuleStatus {
             kind: *kind,
@@ -290,19 +289,22 @@ fn known(
     })
 }
 
-fn status_of(kind: NotificationType, rule: &RuleReport, mode: Mode) -> RuleStatus {
-    let there = rule.key_fingerprint.is_some();
+fn status_of(kind: NotificationType, rule: &RuleReport) -> RuleStatus {
+    // Whatever is wrong with a rule or to be done about it, it is what it was seen to be.
+    let seen = match rule.enabled {
+        Some(true) => RulePhase::Enabled,
+        Some(false) => RulePhase::Created,
+        None => RulePhase::Missing,
+    };
     let phase = match (rule.phase, rule.reason) {
         (_, RuleReason::RuleOwnedElsewhere) => RulePhase::Foreign,
         (_, RuleReason::UnsupportedType) => RulePhase::Unsupported,
+        // Only a stranger's rule is waited with before there is one of ours.
+        (_, RuleReason::AwaitingReachability) if rule.enabled.is_none() => RulePhase::Foreign,
         (Phase::Registered, _) => RulePhase::Enabled,
         (Phase::Disabled, _) => RulePhase::Disabled,
-        (Phase::Pending, _) if mode == Mode::Observe && !there => RulePhase::Missing,
-        (Phase::Pending, RuleReason::AwaitingReachability) if !there => RulePhase::Foreign,
-        (Phase::Pending, _) => RulePhase::Created,
-        (Phase::Blocked, _) if there => RulePhase::Created,
-        (Phase::Blocked | Phase::Removed, _) => RulePhase::Missing,
         (Phase::Unknown, _) => RulePhase::Unknown,
+        (Phase::Pending | Phase::Blocked | Phase::Removed, _) => seen,
     };
     RuleStatus {
         kind,
@@ -313,210 +315,4 @@ fn status_of(kind: NotificationType, rule: &RuleReport, mode: Mode) -> RuleStatu
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::registration::report::Changes;
-
-    fn subscription(status: Option<WebhookSubscriptionStatus>) -> WebhookSubscription {
-        let mut made: WebhookSubscription = serde_json::from_value(json!({
-            "apiVersion": "bellhop.dev/v1alpha1",
-            "kind": "WebhookSubscription",
-            "metadata": { "name": "shop", "namespace": "ns", "generation": 3 },
-            "spec": {
-                "environment": "sandbox",
-                "url": "https://hooks.example.com/r",
-                "credentialsSecretRef": { "name": "keys" },
-            },
-        }))
-        .expect("a subscription");
-        made.status = status;
-        made
-    }
-
-    fn rule(phase: Phase, reason: RuleReason, key: Option<&str>) -> RuleReport {
-        RuleReport {
-            phase,
-            reason,
-            message: "m".to_owned(),
-            url: Some("https://hooks.example.com/r/rate".to_owned()),
-            key_fingerprint: key.map(str::to_owned),
-            changes: Changes::default(),
-        }
-    }
-
-    fn report(rule: RuleReport, in_place: usize) -> Report {
-        Report {
-            rules: BTreeMap::from([(NotificationType::Rate, rule)]),
-            wanted: 1,
-            in_place,
-            credentials_valid: Some(true),
-            retry_after: None,
-        }
-    }
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).expect("a time")
-    }
-
-    fn patched(object: &WebhookSubscription, change: &Change) -> WebhookSubscription {
-        let status = change.over(object.status.as_ref());
-        WebhookSubscription {
-            status: Some(status),
-            ..object.clone()
-        }
-    }
-
-    fn condition(object: &WebhookSubscription, kind: &str) -> Option<(String, String)> {
-        let status = object.status.as_ref()?;
-        let mut all = status.conditions.iter();
-        let found = all.find(|condition| condition.type_ == kind)?;
-        Some((found.status.clone(), found.reason.clone()))
-    }
-
-    #[allow(clippy::unnecessary_wraps, reason = "as `condition` answers")]
-    fn is(status: &str, reason: &str) -> Option<(String, String)> {
-        Some((status.to_owned(), reason.to_owned()))
-    }
-
-    #[test]
-    fn the_same_findings_again_are_no_patch() {
-        let object = subscription(None);
-        let good = report(
-            rule(Phase::Registered, RuleReason::Registered, Some("f")),
-            1,
-        );
-        let mut findings =
-            Findings::accepted(&object).with_report(&good, Mode::Manage, &BTreeMap::new());
-        findings.reconcile_at = Some("now".to_owned());
-        let change = findings
-            .change(&object, at(100))
-            .expect("everything is new");
-        let object = patched(&object, &change);
-        assert_eq!(condition(&object, "Ready"), is("True", "Ok"));
-        let status = object.status.clone().expect("a status");
-        assert_eq!(status.observed_generation, 3);
-        assert_eq!(status.registered.as_deref(), Some("1/1"));
-        assert_eq!(status.rules[0].phase, RulePhase::Enabled);
-        assert_eq!(
-            findings.change(&object, at(9_999)),
-            None,
-            "only time differs"
-        );
-        findings.reconcile_at = None;
-        assert_eq!(
-            findings.change(&object, at(9_999)),
-            None,
-            "acknowledged stays"
-        );
-    }
-
-    #[test]
-    fn the_summary_is_about_what_was_not_looked_at_as_well() {
-        let object = subscription(None);
-        let good = report(
-            rule(Phase::Registered, RuleReason::Registered, Some("f")),
-            1,
-        );
-        let findings =
-            Findings::accepted(&object).with_report(&good, Mode::Manage, &BTreeMap::new());
-        let object = patched(&object, &findings.change(&object, at(1)).expect("new"));
-        let missing = Condition::new(
-            ConditionType::CredentialsValid,
-            false,
-            Reason::SecretMissing,
-        );
-        let findings = Findings::accepted(&object).with(missing);
-        let change = findings.change(&object, at(2)).expect("other");
-        assert!(change.patch.get("rules").is_none(), "not looked at");
-        let object = patched(&object, &change);
-        assert_eq!(condition(&object, "Ready"), is("False", "SecretMissing"));
-        assert_eq!(condition(&object, "Registered"), is("True", "RulesInPlace"));
-        assert_eq!(
-            condition(&object, "Reconciling"),
-            is("True", "SecretMissing")
-        );
-        assert_eq!(condition(&object, "Stalled"), None);
-    }
-
-    #[test]
-    fn a_type_that_another_one_has_is_wanted_all_the_same() {
-        let object = subscription(None);
-        let good = report(
-            rule(Phase::Registered, RuleReason::Registered, Some("f")),
-            1,
-        );
-        let rival = Rival {
-            uid: "u".to_owned(),
-            namespace: "other".to_owned(),
-            name: "first".to_owned(),
-        };
-        let claimed = BTreeMap::from([(NotificationType::Booking, rival)]);
-        let findings = Findings::accepted(&object).with_report(&good, Mode::Manage, &claimed);
-        let object = patched(&object, &findings.change(&object, at(1)).expect("new"));
-        assert_eq!(
-            condition(&object, "Stalled"),
-            is("True", "TypeClaimedElsewhere")
-        );
-        let status = object.status.expect("a status");
-        assert_eq!(status.registered.as_deref(), Some("1/2"));
-        assert_eq!(status.rules[1].phase, RulePhase::Foreign);
-        let registered = &status
-            .conditions
-            .iter()
-            .find(|one| one.type_ == "Registered");
-        let message = &registered.expect("there").message;
-        assert!(message.contains("Booking (other/first)"), "{message}");
-    }
-
-    #[test]
-    fn phases() {
-        for (phase, reason, key, expected) in [
-            (
-                Phase::Pending,
-                RuleReason::KeysNotLoaded,
-                Some("f"),
-                RulePhase::Created,
-            ),
-            (
-                Phase::Blocked,
-                RuleReason::RuleOwnedElsewhere,
-                None,
-                RulePhase::Foreign,
-            ),
-            (
-                Phase::Blocked,
-                RuleReason::UnsupportedType,
-                None,
-                RulePhase::Unsupported,
-            ),
-            (
-                Phase::Blocked,
-                RuleReason::ProviderRefused,
-                None,
-                RulePhase::Missing,
-            ),
-            (
-                Phase::Disabled,
-                RuleReason::Suspended,
-                Some("f"),
-                RulePhase::Disabled,
-            ),
-            (
-                Phase::Unknown,
-                RuleReason::ProviderUnavailable,
-                Some("f"),
-                RulePhase::Unknown,
-            ),
-        ] {
-            let status = status_of(
-                NotificationType::Rate,
-                &rule(phase, reason, key),
-                Mode::Manage,
-            );
-            assert_eq!(status.phase, expected, "{phase:?} {reason:?}");
-        }
-        let observed = rule(Phase::Pending, RuleReason::WouldChange, None);
-        let status = status_of(NotificationType::Rate, &observed, Mode::Observe);
-        assert_eq!(status.phase, RulePhase::Missing);
-    }
-}
+mod tests;

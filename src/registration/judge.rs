@@ -9,7 +9,7 @@ use super::execute::StoreError;
 use super::plan::{DesiredRules, Mode, Observed, Refusal, RulePlan, plan_rule};
 use super::report::{Changes, Phase, Reason, RuleReport};
 use crate::api::NotificationType;
-use crate::provider::RegistryError;
+use crate::provider::{RegistryError, Rule};
 
 /// Why a pass went no further with a type.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +97,7 @@ pub(super) fn judge(
         message,
         url: wanted.then(|| url(desired, kind, seen)).flatten(),
         key_fingerprint: seen.stored.as_ref().map(ToString::to_string),
+        enabled: ours(desired, seen).map(|rule| !rule.disabled),
         changes: Changes::default(),
     })
 }
@@ -104,19 +105,20 @@ pub(super) fn judge(
 /// Where a wanted type's notifications go, as the provider has it, or would go. `None`: somewhere
 /// that is somebody else's.
 fn url(desired: &DesiredRules, kind: NotificationType, seen: &Observed) -> Option<String> {
-    match &seen.rule {
-        Some(rule) if desired.owner.owns(&rule.url) => Some(rule.url.clone()),
-        Some(_) => None,
-        None => Some(desired.rule_url(kind)),
+    match (&seen.rule, ours(desired, seen)) {
+        (_, Some(rule)) => Some(rule.url.clone()),
+        (Some(_), None) => None,
+        (None, None) => Some(desired.rule_url(kind)),
     }
 }
 
+fn ours<'a>(desired: &DesiredRules, seen: &'a Observed) -> Option<&'a Rule> {
+    let rule = seen.rule.as_ref()?;
+    desired.owner.owns(&rule.url).then_some(rule)
+}
+
 fn is_known_as_ours(desired: &DesiredRules, seen: &Observed) -> bool {
-    seen.stored.is_some()
-        || seen
-            .rule
-            .as_ref()
-            .is_some_and(|rule| desired.owner.owns(&rule.url))
+    seen.stored.is_some() || ours(desired, seen).is_some()
 }
 
 fn settled(

@@ -186,6 +186,8 @@ pub struct RuleReport {
     pub url: Option<String>,
     /// Fingerprint of the stored key.
     pub key_fingerprint: Option<String>,
+    /// Whether our rule is enabled, as this pass saw it last; `None`: it saw none.
+    pub enabled: Option<bool>,
     /// What this pass changed.
     pub changes: Changes,
 }
@@ -264,22 +266,7 @@ impl Report {
     pub fn verdict(&self) -> Verdict {
         let worst = self.rules.values().map(|rule| rule.reason).min();
         let reason = worst.unwrap_or(Reason::Removed);
-        let message = self
-            .rules
-            .values()
-            .find(|rule| rule.reason == reason)
-            .map_or_else(
-                || "no rule is wanted and there is none".to_owned(),
-                |first| {
-                    let kinds: Vec<&str> = self
-                        .rules
-                        .iter()
-                        .filter(|(_, rule)| rule.reason == reason)
-                        .map(|(kind, _)| kind.as_str())
-                        .collect();
-                    format!("{}: {}", kinds.join(", "), first.message)
-                },
-            );
+        let message = self.told(reason);
         let status = if self.is_complete() {
             Some(true)
         } else if self
@@ -296,6 +283,30 @@ impl Report {
             reason,
             message,
         }
+    }
+}
+
+impl Report {
+    /// What is said of all types with a reason; those of which the same is said are named together.
+    fn told(&self, reason: Reason) -> String {
+        let mut said: Vec<(Vec<&str>, &str)> = Vec::new();
+        for (kind, rule) in &self.rules {
+            if rule.reason != reason {
+                continue;
+            }
+            match said.iter_mut().find(|(_, what)| *what == rule.message) {
+                Some((kinds, _)) => kinds.push(kind.as_str()),
+                None => said.push((vec![kind.as_str()], &rule.message)),
+            }
+        }
+        if said.is_empty() {
+            return "no rule is wanted and there is none".to_owned();
+        }
+        let said: Vec<String> = said
+            .into_iter()
+            .map(|(kinds, what)| format!("{}: {what}", kinds.join(", ")))
+            .collect();
+        said.join(". ")
     }
 }
 

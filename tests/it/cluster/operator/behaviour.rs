@@ -340,13 +340,19 @@ impl Stranger {
 
     pub async fn post(&self, path: &str, body: &serde_json::Value) -> u16 {
         let url = format!("{}/{path}", self.registry);
-        let request = self
-            .http
-            .post(url)
+        let request = self.http.post(url).body(body.to_string());
+        Self::send(request).await
+    }
+
+    pub async fn delete(&self, path: &str) -> u16 {
+        Self::send(self.http.delete(format!("{}/{path}", self.registry))).await
+    }
+
+    async fn send(request: reqwest::RequestBuilder) -> u16 {
+        let request = request
             .header("X-API-Key", KEY)
             .header("X-API-Secret", "an-api-secret")
-            .header("Content-Type", "application/json")
-            .body(body.to_string());
+            .header("Content-Type", "application/json");
         request.send().await.unwrap().status().as_u16()
     }
 }

@@ -49,6 +49,12 @@ fn count(operator: &super::rig::Operator, name: &str) -> f64 {
     values.sum()
 }
 
+/// Seconds; `BELLHOP_TEST_OUTAGE=180` makes it minutes.
+fn outage() -> Duration {
+    let asked = std::env::var("BELLHOP_TEST_OUTAGE").ok();
+    Duration::from_secs(asked.map_or(5, |seconds| seconds.parse().unwrap()))
+}
+
 #[tokio::test]
 async fn an_api_server_that_was_away_is_found_again() {
     let Some(rig) = Rig::new("away").await else {
@@ -73,7 +79,7 @@ async fn an_api_server_that_was_away_is_found_again() {
         object["spec"]["notifications"] = serde_json::json!([{ "type": "Supplier" }]);
     })
     .await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(outage()).await;
     assert_eq!(
         rig.condition("next", "Ready").await,
         None,

@@ -238,12 +238,14 @@ async fn names_and_addresses_that_lead_nowhere_public() {
 
     let nameless = prober(Dns::says([Ok(Vec::new())]), &authority, PATIENT, false);
     let operator = rig.operator_probing(nameless);
+    look_again(&rig, "1").await;
     rig.until("shop", "Reachable", "False NameNotResolved")
         .await;
     operator.stop().await;
 
     let silent = prober(Dns::says([]), &authority, IMPATIENT, false);
     let operator = rig.operator_probing(silent);
+    look_again(&rig, "2").await;
     rig.until("shop", "Reachable", "Unknown NameLookupFailed")
         .await;
     operator.stop().await;
