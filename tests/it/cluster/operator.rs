@@ -8,6 +8,7 @@ mod journey;
 mod outage;
 mod owned;
 mod processes;
+mod program;
 mod reach;
 mod rig;
 mod rotation;
