@@ -153,7 +153,12 @@ impl Work<'_> {
         if deleting && !has_finalizer(&self.subscription.metadata) {
             return Ok(rest(session, inputs, None));
         }
-        let read = dereference(&self.context.client, self.subscription).await?;
+        let read = match dereference(&self.context.client, self.subscription).await {
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                return self.forbidden(session, inputs).await;
+            }
+            read => read?,
+        };
         let vault = session
             .vault(self.context, self.key, self.subscription, &read)
             .await;
@@ -210,6 +215,23 @@ impl Work<'_> {
         self.teller.say(&outcome.findings).await?;
         session.looked = outcome.findings.reason(ConditionType::Reachable);
         Ok(self.next(session, inputs, interval, &outcome))
+    }
+
+    /// The operator may not read a Secret. Nobody tells when it may: it is tried again.
+    async fn forbidden(&self, session: &mut Session, inputs: Inputs) -> Result<Next, Trouble> {
+        let kind = ConditionType::CredentialsValid;
+        let status = ConditionStatus::Unknown;
+        let secret = &self.subscription.spec.credentials_secret_ref.name;
+        let forbidden = Condition::new(kind, status, Reason::SecretForbidden)
+            .about(&format!("Secret {secret}"));
+        let findings = Findings::accepted(self.subscription).with(forbidden);
+        self.teller.say(&findings).await?;
+        self.context.metrics.failed("forbidden");
+        session.looked = findings.reason(ConditionType::Reachable);
+        session.last = Some(inputs);
+        Ok(Next::Retry {
+            at_least: Duration::ZERO,
+        })
     }
 
     fn annotation(&self, name: &str) -> Option<String> {

@@ -121,6 +121,30 @@ async fn expired_watches_throttling_and_conflicts_pass() {
     operator.stop().await;
 }
 
+/// A Role that lacks the reading of Secrets is told of by name, and tried again by itself.
+#[tokio::test]
+async fn a_secret_that_may_not_be_read_is_said() {
+    let Some(rig) = Rig::new("forbidden").await else {
+        return;
+    };
+    let breaker = Arc::new(Breaker::default());
+    // The first reads of both Secrets, in two passes.
+    breaker.refuse(Request::Other, 403, 4);
+    let operator = rig.operator_with(breaker.clone(), "me");
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "CredentialsValid", "Unknown SecretForbidden")
+        .await;
+    rig.until("shop", "Ready", "Unknown SecretForbidden").await;
+    let message = rig.message("shop", "CredentialsValid").await;
+    assert!(message.starts_with("Secret redeam-keys: "), "{message}");
+    assert!(rig.rules().is_empty());
+    rig.until("shop", "Ready", "True Ok").await;
+    rig.check_registered("shop").await;
+    assert!(count(&operator, "bellhop_operator_reconcile_errors_total") >= 2.0);
+    operator.stop().await;
+}
+
 #[tokio::test]
 async fn a_definition_that_is_not_there_yet_is_waited_for() {
     let Some(rig) = Rig::new("late").await else {
