@@ -30,9 +30,11 @@ pub mod metrics;
 pub mod owned;
 pub mod providers;
 pub mod queue;
+pub mod reach;
 mod reconcile;
 pub mod register;
 pub mod release;
+mod rotate;
 pub mod session;
 pub mod status;
 pub mod teller;
@@ -55,6 +57,7 @@ use self::fleet::{Fleet, Key};
 use self::metrics::ControllerMetrics;
 use self::providers::Providers;
 use self::queue::{Asker, Queue};
+use self::reach::Reach;
 use self::session::Session;
 use self::waiting::Waiting;
 use crate::api::v1alpha1::WebhookSubscription;
@@ -62,6 +65,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::registration::RegistrationMetrics;
 use crate::registration::conflict::Account;
+use crate::registration::probe::Prober;
 
 /// How often something that must be there before the start is looked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -95,6 +99,7 @@ pub struct Context {
     metrics: ControllerMetrics,
     registration_metrics: RegistrationMetrics,
     waiting: Waiting,
+    reach: Reach,
     identity: String,
 }
 
@@ -115,6 +120,7 @@ impl Context {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(key);
+        self.reach.forget(key);
     }
 
     fn now(&self) -> Timestamp {
@@ -137,6 +143,8 @@ pub struct Parts {
     pub controller_metrics: ControllerMetrics,
     /// What is still waited for.
     pub waiting: Waiting,
+    /// What probes public URLs; `None`: nobody does, and what waits for it waits.
+    pub prober: Option<Prober>,
 }
 
 /// Runs the operator until `token` is cancelled; must be the leader. What is missing at the start
@@ -155,6 +163,15 @@ pub async fn run(parts: Parts, settings: Settings, token: CancellationToken) -> 
         watches.spawn(watch::subscriptions(context.clone(), namespace.clone()));
         watches.spawn(watch::secrets(context.clone(), namespace));
     }
+    let probing = {
+        let context = context.clone();
+        let token = token.clone();
+        async move {
+            let changed = |key| context.asker.ask(key);
+            context.reach.run(changed, token).await
+        }
+    };
+    tokio::pin!(probing);
     let working = CancellationToken::new();
     let worker = {
         let (context, working) = (context.clone(), working.clone());
@@ -169,6 +186,7 @@ pub async fn run(parts: Parts, settings: Settings, token: CancellationToken) -> 
     let ended = tokio::select! {
         () = &mut worker => Err("the queue ended by itself".to_owned()),
         _ = watches.join_next() => Err("a watch ended by itself".to_owned()),
+        ended = &mut probing => ended,
         () = token.cancelled() => Ok(()),
     };
     working.cancel();
@@ -200,6 +218,7 @@ async fn start(parts: Parts, settings: &Settings) -> (Arc<Context>, Queue<Key>) 
     let (queue, asker) = Queue::new(settings.concurrency, parts.clock.clone(), metrics.clone());
     let context = Context {
         client: parts.client,
+        reach: Reach::new(parts.prober, parts.clock.clone()),
         fleet: Fleet::new(cluster_id, settings.identity.clone(), metrics.clone()),
         asker,
         providers: parts.providers,

@@ -18,6 +18,6 @@ pub mod server;
 pub mod signature;
 
 pub use ingest::{Limits, Receiver, ReceiverOptions};
-pub use keys::{KEY_GRACE, KeyChange, KeyRing, KeySource, Learning, PROBE_KEY_FILE};
+pub use keys::{KEY_GRACE, KeyChange, KeyRing, KeySource, Learning};
 pub use observe::{ReceiverStatus, RuleStatus};
 pub use server::{BodyTimeout, ServerOptions, TlsFiles, serve};

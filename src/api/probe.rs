@@ -21,6 +21,9 @@ use sha2::Sha256;
 
 use crate::secrets::Secret;
 
+/// The probe key's file, beside those of the rules' keys.
+pub const KEY_FILE: &str = "probe";
+
 /// The header that makes a request a probe.
 pub const HEADER: &str = "bellhop-probe";
 

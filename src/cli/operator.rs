@@ -26,8 +26,10 @@ use crate::controller::providers::{Addresses, HttpProviders};
 use crate::controller::waiting::Waiting;
 use crate::controller::{self, Parts, Settings};
 use crate::metrics::Metrics;
-use crate::provider::base::BaseUrl;
+use crate::provider::base::{BaseUrl, InvalidBaseUrl};
 use crate::receiver::server::{self, ServerOptions};
+use crate::registration::SystemResolver;
+use crate::registration::probe::{Limits, Prober, Trust};
 use crate::shutdown::Supervisor;
 
 /// How long everything may take to end, the lease's return included.
@@ -99,9 +101,23 @@ pub struct OperatorArgs {
     #[arg(long, env = "BELLHOP_PRODUCTION_REGISTRY_URL", value_name = "URL")]
     production_registry_url: Option<String>,
 
+    /// The sandbox's reseller API, instead of its own, for the receivers that read it; this version
+    /// runs none, checks the URL and shows it at /status
+    #[arg(long, env = "BELLHOP_SANDBOX_API_URL", value_name = "URL")]
+    sandbox_api_url: Option<String>,
+
+    /// The production's reseller API, likewise
+    #[arg(long, env = "BELLHOP_PRODUCTION_API_URL", value_name = "URL")]
+    production_api_url: Option<String>,
+
     /// Allow plain http to provider URLs on other hosts than this one (keys travel in the clear)
     #[arg(long, env = "BELLHOP_ALLOW_PLAIN_HTTP")]
     allow_plain_http: bool,
+
+    /// Let the probe of a public URL connect to private, loopback and link-local addresses too:
+    /// for tests inside a network
+    #[arg(long, env = "BELLHOP_PROBE_PRIVATE")]
+    probe_private: bool,
 
     /// Requests a second to the registry with one API key
     #[arg(
@@ -142,7 +158,7 @@ pub struct OperatorArgs {
 
 /// Runs until it is asked to end.
 pub async fn run(args: OperatorArgs) -> Result<(), Failure> {
-    let addresses = addresses(&args)?;
+    let bases = Bases::of(&args)?;
     let client = connect(args.context.clone()).await?;
     let listener = TcpListener::bind(args.admin_listen)
         .await
@@ -158,12 +174,18 @@ pub async fn run(args: OperatorArgs) -> Result<(), Failure> {
     let mut supervisor = Supervisor::new();
     supervisor.spawn(
         "admin",
-        serve(listener, &metrics, &waiting, supervisor.token()),
+        serve(
+            listener,
+            &metrics,
+            &waiting,
+            bases.shown(),
+            supervisor.token(),
+        ),
     );
     let work = Work {
         identity: identity(&args),
         args,
-        addresses,
+        addresses: bases.registry,
         client,
         metrics,
         controller_metrics,
@@ -236,6 +258,7 @@ impl Work {
             metrics: self.metrics.clone(),
             controller_metrics: self.controller_metrics.clone(),
             waiting: self.waiting.clone(),
+            prober: Some(self.prober()?),
         };
         let settings = Settings {
             namespaces: self.args.namespaces.clone(),
@@ -244,6 +267,16 @@ impl Work {
             identity: self.identity.clone(),
         };
         controller::run(parts, settings, self.token.clone()).await
+    }
+
+    fn prober(&self) -> Result<Prober, String> {
+        Prober::new(
+            Arc::new(SystemResolver),
+            Trust::System,
+            self.args.probe_private,
+            Limits::default(),
+            &self.metrics,
+        )
     }
 }
 
@@ -258,37 +291,75 @@ fn identity(args: &OperatorArgs) -> String {
     format!("{name}_{}", &unique[..8])
 }
 
-fn addresses(args: &OperatorArgs) -> Result<Addresses, Failure> {
-    let base = |flag: &str, given: Option<&String>, environment: Environment| {
-        let url = given.map_or(environment.registry_url(), String::as_str);
-        BaseUrl::parse(url, args.allow_plain_http)
-            .map_err(|error| Failure::Usage(format!("{flag}: {error}")))
-    };
-    Ok(Addresses {
-        production: base(
-            "--production-registry-url",
-            args.production_registry_url.as_ref(),
-            Environment::Production,
-        )?,
-        sandbox: base(
-            "--sandbox-registry-url",
-            args.sandbox_registry_url.as_ref(),
-            Environment::Sandbox,
-        )?,
-    })
+/// Where the provider is, per environment.
+struct Bases {
+    registry: Addresses,
+    api: Addresses,
+}
+
+impl Bases {
+    fn of(args: &OperatorArgs) -> Result<Self, Failure> {
+        let base = |flag: &str, given: Option<&String>, own: &str| {
+            let url = given.map_or(own, String::as_str);
+            BaseUrl::parse(url, args.allow_plain_http).map_err(|error| {
+                let way_out = match error {
+                    InvalidBaseUrl::Plain => " (--allow-plain-http)",
+                    _ => "",
+                };
+                Failure::Usage(format!("{flag}: {error}{way_out}"))
+            })
+        };
+        let (production, sandbox) = (Environment::Production, Environment::Sandbox);
+        Ok(Self {
+            registry: Addresses {
+                production: base(
+                    "--production-registry-url",
+                    args.production_registry_url.as_ref(),
+                    production.registry_url(),
+                )?,
+                sandbox: base(
+                    "--sandbox-registry-url",
+                    args.sandbox_registry_url.as_ref(),
+                    sandbox.registry_url(),
+                )?,
+            },
+            api: Addresses {
+                production: base(
+                    "--production-api-url",
+                    args.production_api_url.as_ref(),
+                    production.api_url(),
+                )?,
+                sandbox: base(
+                    "--sandbox-api-url",
+                    args.sandbox_api_url.as_ref(),
+                    sandbox.api_url(),
+                )?,
+            },
+        })
+    }
+
+    /// For people; a base URL holds no secret.
+    fn shown(&self) -> serde_json::Value {
+        let both = |registry: &BaseUrl, api: &BaseUrl| json!({ "registryUrl": registry.as_str(), "apiUrl": api.as_str() });
+        json!({
+            "production": both(&self.registry.production, &self.api.production),
+            "sandbox": both(&self.registry.sandbox, &self.api.sandbox),
+        })
+    }
 }
 
 fn serve(
     listener: TcpListener,
     metrics: &Metrics,
     waiting: &Waiting,
+    provider: serde_json::Value,
     token: CancellationToken,
 ) -> impl Future<Output = Result<(), String>> + use<> {
     let (for_ready, for_status) = (waiting.clone(), waiting.clone());
     let router = admin::router(
         metrics.clone(),
         Arc::new(move || for_ready.phrases()),
-        Arc::new(move || json!({ "waitingFor": for_status.phrases() })),
+        Arc::new(move || json!({ "waitingFor": for_status.phrases(), "provider": provider })),
     );
     // A probe's answer is short: nothing on this port is worth waiting for at the end.
     let options = ServerOptions {

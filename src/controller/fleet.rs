@@ -477,8 +477,7 @@ fn registered(
         if !matches!(rule.phase, Enabled | Disabled | Created) {
             return None;
         }
-        let url = rule.url.as_deref()?;
-        let seen = SeenRule::of(&format!("{url}/{owner}"))?;
-        Some((rule.kind, seen))
+        let seen = SeenRule::of(rule.url.as_deref()?)?;
+        (seen.owner == *owner).then_some((rule.kind, seen))
     })
 }

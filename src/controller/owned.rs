@@ -10,6 +10,7 @@
 //! |---|---|
 //! | data `apiKey`, `apiSecret` | the credentials that the rules were registered with |
 //! | data `booking`, `price-schedule`, … | the rule's key, then the one before it for a while, a line each |
+//! | data `probe` | the key of the reachability probe, which is never a rule's |
 //! | data `resyncs` | per type, how many resyncs were called for: a receiver does one when it rises |
 //! | annotation `bellhop.dev/resync-owed` | types whose resync begins when their rule is live |
 //! | annotation `bellhop.dev/previous-keys` | until when each previous key is kept |
@@ -25,8 +26,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::{Resource as _, ResourceExt as _};
 use serde::{Deserialize, Serialize};
 
-use crate::api::NotificationType;
 use crate::api::v1alpha1::WebhookSubscription;
+use crate::api::{NotificationType, probe};
 use crate::clock::UnixMillis;
 use crate::secrets::{Credentials, Fingerprint, Secret};
 
@@ -66,12 +67,18 @@ pub struct Keys {
 }
 
 /// A rotation that is going on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Rotation {
     /// The value of the annotation `bellhop.dev/rotate-keys` that asked for it.
     pub asked: String,
     /// The fingerprint of each key that is to be replaced: a rule with another key is done.
     pub replaces: BTreeMap<NotificationType, String>,
+    /// Per type, the time just before its live rule was deleted.
+    #[serde(default)]
+    pub begun: BTreeMap<NotificationType, UnixMillis>,
+    /// Per type, how many milliseconds after that the new rule was live.
+    #[serde(default)]
+    pub gaps: BTreeMap<NotificationType, u64>,
 }
 
 /// What the owned Secret says.
@@ -81,6 +88,8 @@ pub struct Content {
     pub credentials: Option<Credentials>,
     /// Per registered type.
     pub keys: BTreeMap<NotificationType, Keys>,
+    /// The key of the reachability probe.
+    pub probe: Option<Secret>,
     /// Per type, how many resyncs were called for so far.
     pub resyncs: BTreeMap<NotificationType, u64>,
     /// Types whose next resync waits for their rule.
@@ -121,6 +130,7 @@ impl Content {
                     api_secret: Secret::new(secret),
                 }),
             keys: keys.collect(),
+            probe: text(probe::KEY_FILE).map(|text| Secret::new(text.trim())),
             resyncs: text(RESYNCS)
                 .and_then(|text| serde_json::from_str(&text).ok())
                 .unwrap_or_default(),
@@ -153,6 +163,9 @@ impl Content {
                 until.insert(*kind, end.rfc3339());
             }
             put(kind.segment(), lines);
+        }
+        if let Some(key) = &self.probe {
+            put(probe::KEY_FILE, format!("{}\n", key.expose()));
         }
         if !self.resyncs.is_empty() {
             put(RESYNCS, json(&self.resyncs));
@@ -286,6 +299,8 @@ mod tests {
             rotation: Some(Rotation {
                 asked: "now".to_owned(),
                 replaces: BTreeMap::from([(Booking, "0123456789ab".to_owned())]),
+                begun: BTreeMap::from([(Booking, UnixMillis(1_700_000_000_000))]),
+                gaps: BTreeMap::from([(Booking, 120)]),
             }),
             ..Content::default()
         };

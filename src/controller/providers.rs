@@ -32,7 +32,7 @@ pub trait Providers: Send + Sync + 'static {
     fn registry(&self, account: &Account, credentials: Arc<CredentialSource>) -> Arc<dyn Registry>;
 }
 
-/// The addresses of the registries.
+/// The addresses of one of the provider's services.
 #[derive(Debug, Clone)]
 pub struct Addresses {
     /// Of production.

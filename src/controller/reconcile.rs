@@ -17,12 +17,13 @@ use super::dereference::{Dereferenced, dereference};
 use super::finalize::{Deleted, Deletion};
 use super::fleet::{Key, Object, Snapshot};
 use super::queue::Next;
+use super::reach::probes;
 use super::register::{Outcome, Pass};
 use super::session::{Inputs, PAUSED, RECONCILE_AT, ROTATE_KEYS, Session, jittered, spread};
 use super::status::Findings;
 use super::teller::Teller;
 use super::validate::{Checked, Refused, account, credentials, owned, validate};
-use crate::api::v1alpha1::WebhookSubscription;
+use crate::api::v1alpha1::{Reachability, WebhookSubscription};
 use crate::api::{Condition, ConditionStatus, ConditionType, Reason};
 use crate::registration::Mode;
 use crate::registration::conflict::Account;
@@ -48,7 +49,10 @@ async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
     if session.deleted.is_some() && session.deleted == snapshot.object.metadata().uid {
         return Some(Next::WhenAsked);
     }
-    if !due && !snapshot.moved && session.last.as_ref() == Some(&inputs) {
+    let as_before = !due && !snapshot.moved && session.last.as_ref() == Some(&inputs);
+    let news = context.reach.shown(&key);
+    let news = news.filter(|found| session.looked != Some(*found));
+    if as_before && news.is_none() {
         context.metrics.reconciled("unchanged", None);
         return Some(Next::AsBefore);
     }
@@ -56,6 +60,7 @@ async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
         Object::Known(object) => object.clone(),
         Object::Undecodable(metadata, why) => {
             session.last = Some(inputs);
+            context.reach.forget(&key);
             return Some(undecodable(&context, &key, metadata, why).await);
         }
     };
@@ -69,7 +74,12 @@ async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
         snapshot: &snapshot,
         teller: &teller,
     };
-    let ended = work.run(&mut session, inputs).await;
+    let ended = match news {
+        Some(found) if as_before && !opens(&subscription, found) => {
+            work.say_reachable(&mut session, found).await
+        }
+        _ => work.run(&mut session, inputs).await,
+    };
     session.said = teller.into_said();
     let next = match ended {
         Ok(next) => next,
@@ -115,11 +125,27 @@ struct Work<'a> {
     teller: &'a Teller<'a>,
 }
 
+/// Whether rules that were held back may go live.
+fn opens(subscription: &WebhookSubscription, found: Reason) -> bool {
+    let wanted = subscription.spec.registration.reachability;
+    wanted == Reachability::Require && found == Reason::Reachable
+}
+
 impl Work<'_> {
+    /// A probe has found something else and nothing else has changed: that is said, and nobody is
+    /// asked anything.
+    async fn say_reachable(&self, session: &mut Session, found: Reason) -> Result<Next, Trouble> {
+        let findings = Findings::default().with(Condition::of(found));
+        self.teller.say(&findings).await?;
+        session.looked = Some(found);
+        Ok(Next::AsBefore)
+    }
+
     async fn run(&self, session: &mut Session, inputs: Inputs) -> Result<Next, Trouble> {
         if self.annotation(PAUSED).as_deref() == Some("true") {
             let kind = ConditionType::Accepted;
             let paused = Condition::new(kind, ConditionStatus::Unknown, Reason::Paused);
+            self.context.reach.forget(self.key);
             self.teller.say(&Findings::default().with(paused)).await?;
             return Ok(rest(session, inputs, None));
         }
@@ -127,7 +153,12 @@ impl Work<'_> {
         if deleting && !has_finalizer(&self.subscription.metadata) {
             return Ok(rest(session, inputs, None));
         }
-        let read = dereference(&self.context.client, self.subscription).await?;
+        let read = match dereference(&self.context.client, self.subscription).await {
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                return self.forbidden(session, inputs).await;
+            }
+            read => read?,
+        };
         let vault = session
             .vault(self.context, self.key, self.subscription, &read)
             .await;
@@ -136,12 +167,15 @@ impl Work<'_> {
         self.context.fleet.read(self.key, version, vault.clone());
         if deleting {
             let _turn = self.turn(self.account(&read))?;
+            self.context.reach.forget(self.key);
             return Ok(self.delete(session, inputs, &read, vault).await?);
         }
         let owner = self.context.fleet.owner(self.key);
         let checked = match validate(self.subscription, &read, owner) {
             Ok(checked) => checked,
             Err(Refused(condition)) => {
+                // Nobody can be told which URL and key hold.
+                self.context.reach.forget(self.key);
                 let findings = if condition.kind == ConditionType::Accepted {
                     Findings::default()
                 } else {
@@ -155,6 +189,10 @@ impl Work<'_> {
         if session.last.is_none()
             && let Some(delay) = self.settled_before(&checked, &read)
         {
+            let (probe, desired) = (owned(&read).probe, &checked.desired);
+            let reach = &self.context.reach;
+            let looked = reach.look(self.key, self.subscription, desired, probe.as_ref());
+            session.looked = Some(looked.reason);
             self.context
                 .ask_all(self.context.fleet.set_account(self.key, &checked.account));
             return Ok(rest(session, inputs, Some(delay)));
@@ -175,7 +213,25 @@ impl Work<'_> {
         };
         let outcome = pass.run(session).await?;
         self.teller.say(&outcome.findings).await?;
+        session.looked = outcome.findings.reason(ConditionType::Reachable);
         Ok(self.next(session, inputs, interval, &outcome))
+    }
+
+    /// The operator may not read a Secret. Nobody tells when it may: it is tried again.
+    async fn forbidden(&self, session: &mut Session, inputs: Inputs) -> Result<Next, Trouble> {
+        let kind = ConditionType::CredentialsValid;
+        let status = ConditionStatus::Unknown;
+        let secret = &self.subscription.spec.credentials_secret_ref.name;
+        let forbidden = Condition::new(kind, status, Reason::SecretForbidden)
+            .about(&format!("Secret {secret}"));
+        let findings = Findings::accepted(self.subscription).with(forbidden);
+        self.teller.say(&findings).await?;
+        self.context.metrics.failed("forbidden");
+        session.looked = findings.reason(ConditionType::Reachable);
+        session.last = Some(inputs);
+        Ok(Next::Retry {
+            at_least: Duration::ZERO,
+        })
     }
 
     fn annotation(&self, name: &str) -> Option<String> {
@@ -193,6 +249,8 @@ impl Work<'_> {
         let registered = conditions.find(|one| one.type_ == ConditionType::Registered.as_str())?;
         let known = status.acknowledged.clone().unwrap_or_default();
         let content = owned(read);
+        let registration = &self.subscription.spec.registration;
+        let probed = probes(registration.mode, registration.reachability);
         let settled = registered.status == "True"
             && Some(status.observed_generation) == self.subscription.metadata.generation
             && status
@@ -203,7 +261,8 @@ impl Work<'_> {
             && known.rotate_keys == self.annotation(ROTATE_KEYS)
             && content.credentials.as_ref() == Some(&checked.live)
             && content.pending.is_none()
-            && content.owed.is_empty();
+            && content.owed.is_empty()
+            && (content.probe.is_some() || !probed);
         let now = self.context.clock.now();
         let expiry = content.next_expiry().map(|end| end.since(now));
         let delay = spread(self.subscription, checked.interval);

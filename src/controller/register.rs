@@ -1,31 +1,32 @@
 //! The pass at the provider: which credentials, which types, and then the executor.
 //!
 //! Owns: the order that makes every call safe to break: the credentials' copy before the first
-//! rule, the look at whose rules are there before a contested type is touched, the note of a
-//! rotation before the first delete.
+//! rule, the look at whose rules are there before a contested type is touched, a rotation
+//! ([`super::rotate`]) before what else is to be done.
 //!
 //! Never here: a status; a rule of another owner.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::Context;
 use super::fleet::Key;
-use super::owned::{Content, Rotation};
-use super::session::{Line, RECONCILE_AT, ROTATE_KEYS, Session};
+use super::owned::Content;
+use super::reach::{Looked, probes};
+use super::rotate::Rotated;
+use super::session::{Line, RECONCILE_AT, Session};
 use super::status::Findings;
 use super::teller::Teller;
 use super::validate::{Checked, account};
 use super::vault::Vault;
-use crate::api::v1alpha1::WebhookSubscription;
+use crate::api::v1alpha1::{RulePhase, WebhookSubscription};
 use crate::api::{Condition, ConditionStatus, ConditionType, NotificationType, Owner, Reason};
 use crate::provider::{Registry as _, RegistryError};
 use crate::registration::conflict::{Rival, Verdict};
+use crate::registration::probe::new_key;
 use crate::registration::{DeletionPolicy, DesiredRules, Mode, Report};
-use crate::secrets::Credentials;
+use crate::secrets::{Credentials, Secret};
 use kube::ResourceExt as _;
 
 /// How long a write that another operator began may still take effect.
@@ -124,14 +125,19 @@ impl Pass<'_> {
         if manages {
             // Before the first rule: whoever removes the rules needs what they were made with.
             let credentials = self.checked.live.clone();
+            let probe = self.probe_key(&content);
             self.vault
                 .change(|content| {
-                    let new = content.credentials.as_ref() != Some(&credentials);
+                    let new = content.credentials.as_ref() != Some(&credentials)
+                        || content.probe != probe;
                     content.credentials = Some(credentials);
+                    content.probe = probe;
                     new
                 })
                 .await?;
         }
+        let looked = self.look().await;
+        let findings = findings.with(Condition::of(looked.reason));
         let verdict = self.contest(line).await;
         if let Some(rival) = verdict
             .as_ref()
@@ -144,27 +150,38 @@ impl Pass<'_> {
         let claimed = claimed(verdict);
         let mut desired = self.checked.desired.clone();
         desired.rules.retain(|kind, _| !claimed.contains_key(kind));
+        if looked.holds {
+            desired.hold = self.not_live(&desired, &content);
+        }
 
         let mut findings = findings;
-        let rotated = self.rotate(line, &desired, &content).await?;
+        let rotated = self.rotate(line, &mut desired, &content).await?;
         let stopped = matches!(rotated, Rotated::Stopped(_));
-        let report = match rotated {
-            Rotated::Stopped(report) => report,
-            Rotated::Done(asked) => {
-                findings.rotate_keys = asked;
-                self.carry_out(line, &desired, claimed.len()).await
+        let (report, gaps) = match rotated {
+            Rotated::Stopped(report) => (report, None),
+            Rotated::Done { asked, gaps } => {
+                findings.rotate_keys = Some(asked);
+                (
+                    self.carry_out(line, &desired, claimed.len()).await,
+                    Some(gaps),
+                )
             }
+            Rotated::NotAsked => (self.carry_out(line, &desired, claimed.len()).await, None),
         };
         self.tell_fleet(line);
         let again = self.finish(session, &report).await?;
         findings.reconcile_at = self.annotation(RECONCILE_AT);
         let retry =
             (stopped || report.should_retry()).then(|| report.retry_after.unwrap_or_default());
-        findings = findings.with_report(&report, desired.mode, &claimed);
-        if stopped && report.is_complete() {
+        findings = findings.with_report(&report, &claimed);
+        if stopped && report.is_as_far_as_it_may() {
             let kind = ConditionType::Registered;
             findings = findings.with(Condition::new(kind, false, Reason::RotatingKeys));
         }
+        findings = match gaps {
+            Some(gaps) => findings.with_rotation(&gaps),
+            None => findings.with_last_rotation(self.subscription),
+        };
         Ok(Outcome {
             findings,
             retry,
@@ -172,7 +189,46 @@ impl Pass<'_> {
         })
     }
 
-    fn annotation(&self, name: &str) -> Option<String> {
+    /// The key of the probe: the one there is, or a new one.
+    fn probe_key(&self, content: &Content) -> Option<Secret> {
+        let wanted = self.subscription.spec.registration.reachability;
+        if !probes(self.checked.desired.mode, wanted) {
+            return content.probe.clone();
+        }
+        // Without randomness there is no probe, which the condition then says.
+        content.probe.clone().or_else(|| new_key().ok())
+    }
+
+    /// What is known of the URL.
+    async fn look(&self) -> Looked {
+        let reach = &self.context.reach;
+        let probe = self.vault.content().await.probe;
+        let desired = &self.checked.desired;
+        let looked = reach.look(self.key, self.subscription, desired, probe.as_ref());
+        if self.told_to_move() {
+            reach.again(self.key);
+        }
+        looked
+    }
+
+    /// The types whose rules wait for the probe: those that were not live before. A rule that lost
+    /// its place by drift or by a rotation comes back at once.
+    fn not_live(&self, desired: &DesiredRules, content: &Content) -> BTreeSet<NotificationType> {
+        let status = self.subscription.status.as_ref();
+        let rules = status.map(|status| status.rules.as_slice());
+        let enabled = |kind: NotificationType| {
+            let mut rules = rules.unwrap_or_default().iter();
+            rules.any(|rule| rule.kind == kind && rule.phase == RulePhase::Enabled)
+        };
+        let rotation = content.rotation.as_ref();
+        let rotating = |kind| rotation.is_some_and(|rotation| rotation.begun.contains_key(&kind));
+        let kinds = desired.rules.keys().copied();
+        kinds
+            .filter(|kind| !enabled(*kind) && !rotating(*kind))
+            .collect()
+    }
+
+    pub(super) fn annotation(&self, name: &str) -> Option<String> {
         self.subscription.annotations().get(name).cloned()
     }
 
@@ -235,11 +291,7 @@ impl Pass<'_> {
             return None;
         }
         let none = BTreeMap::new();
-        Some(Outcome::trouble(findings.with_report(
-            &report,
-            Mode::Manage,
-            &none,
-        )))
+        Some(Outcome::trouble(findings.with_report(&report, &none)))
     }
 
     /// Enters the contest for URL and types. Where others use the same account, whose rules are
@@ -263,101 +315,6 @@ impl Pass<'_> {
         let concerned = self.context.fleet.saw(&line.account, seen);
         self.context
             .ask_all(concerned.into_iter().filter(|key| key != self.key));
-    }
-
-    /// Makes each rule anew, one type at a time, when that was asked for. What is to be replaced is
-    /// written down first, so that a rotation that is broken off goes on and does nothing twice.
-    async fn rotate(
-        &self,
-        line: &Line,
-        desired: &DesiredRules,
-        content: &Content,
-    ) -> Result<Rotated, kube::Error> {
-        let status = self.subscription.status.as_ref();
-        let acknowledged = status.and_then(|status| status.acknowledged.as_ref());
-        let before = acknowledged.and_then(|known| known.rotate_keys.clone());
-        let asked = self.annotation(ROTATE_KEYS);
-        let Some(asked) = asked.filter(|asked| Some(asked) != before.as_ref()) else {
-            // Acknowledged, so the note has done its work.
-            self.vault
-                .change(|content| content.rotation.take().is_some())
-                .await?;
-            return Ok(Rotated::Done(None));
-        };
-        if desired.mode == Mode::Observe {
-            return Ok(Rotated::Done(None));
-        }
-        let going_on = content.rotation.clone();
-        let rotation = match going_on.filter(|rotation| rotation.asked == asked) {
-            Some(rotation) => rotation,
-            None => self.note_rotation(asked.clone()).await?,
-        };
-        for (kind, replaces) in &rotation.replaces {
-            if !desired.rules.contains_key(kind) {
-                continue;
-            }
-            if let Err(report) = self.rotate_one(line, desired, *kind, replaces).await {
-                return Ok(Rotated::Stopped(report));
-            }
-        }
-        Ok(Rotated::Done(Some(asked)))
-    }
-
-    async fn note_rotation(&self, asked: String) -> Result<Rotation, kube::Error> {
-        let mut noted = Rotation {
-            asked,
-            replaces: BTreeMap::new(),
-        };
-        self.vault
-            .change(|content| {
-                noted.replaces = content
-                    .keys
-                    .iter()
-                    .map(|(kind, keys)| (*kind, keys.current.fingerprint().to_string()))
-                    .collect();
-                content.rotation = Some(noted.clone());
-                true
-            })
-            .await?;
-        Ok(noted)
-    }
-
-    /// One type: the rule with the old key goes, and comes back with a new one at once.
-    async fn rotate_one(
-        &self,
-        line: &Line,
-        desired: &DesiredRules,
-        kind: NotificationType,
-        replaces: &str,
-    ) -> Result<(), Report> {
-        let Ok(rule) = line.registry.get(kind).await else {
-            // The executor meets the same and words it.
-            return Err(line.executor.reconcile(desired).await);
-        };
-        let begun = Instant::now();
-        match &rule {
-            Some(rule) if !desired.owner.owns(&rule.url) => return Ok(()),
-            Some(rule) => {
-                let key = rule.security_key.as_ref();
-                let key = key.map(|key| key.fingerprint().to_string());
-                if key.is_some_and(|key| key != replaces) {
-                    return Ok(());
-                }
-                if line.registry.delete(kind).await.is_err() {
-                    return Err(line.executor.reconcile(desired).await);
-                }
-            }
-            // Deleted by a pass that ended there.
-            None => {}
-        }
-        let report = line.executor.reconcile_types(desired, &[kind]).await;
-        if !report.is_complete() {
-            return Err(line.executor.reconcile(desired).await);
-        }
-        let gap = begun.elapsed();
-        self.context.metrics.rotated(gap);
-        tracing::info!(%kind, gap_milliseconds = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX), "the rule was made anew with another key; its type is compared in full");
-        Ok(())
     }
 
     /// The executor's pass. A first registration says how far it came, rule by rule, for whoever
@@ -431,13 +388,6 @@ impl Pass<'_> {
         let expiry = expiry.map(|end| end.since(now) + Duration::from_secs(1));
         Ok(again.into_iter().chain(expiry).min())
     }
-}
-
-enum Rotated {
-    /// Nothing (more) to rotate; the value to acknowledge.
-    Done(Option<String>),
-    /// The provider stood in the way: what it looks like there.
-    Stopped(Report),
 }
 
 fn claimed(verdict: Option<Verdict>) -> BTreeMap<NotificationType, Rival> {

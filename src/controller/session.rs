@@ -19,6 +19,7 @@ use super::owned::is_owned;
 use super::providers::Watched;
 use super::teller::Said;
 use super::vault::Vault;
+use crate::api::Reason;
 use crate::api::v1alpha1::WebhookSubscription;
 use crate::clock::Ticks;
 use crate::provider::credentials::CredentialSource;
@@ -114,6 +115,8 @@ pub struct Session {
     pub line: Option<Line>,
     /// The status that was written last.
     pub said: Option<Said>,
+    /// What it says of the URL's reachability.
+    pub looked: Option<Reason>,
     /// The UID of the object whose deletion is through: the watch may still show it for a moment.
     pub deleted: Option<String>,
     /// Another operator's unfinished write may still take effect until then.

@@ -9,15 +9,16 @@ use jiff::Timestamp;
 use kube::api::ObjectMeta;
 use serde_json::{Value, json};
 
+use super::reach::{found_before, probes};
+use super::rotate::Gaps;
 use crate::api::condition::{ConditionEvent, merge, summary};
 use crate::api::v1alpha1::{
-    Acknowledged, Reachability, RulePhase, RuleStatus, WebhookSubscription,
-    WebhookSubscriptionStatus,
+    Acknowledged, RulePhase, RuleStatus, WebhookSubscription, WebhookSubscriptionStatus,
 };
 use crate::api::{Condition, ConditionStatus, ConditionType, NotificationType, Reason};
+use crate::registration::Phase;
 use crate::registration::conflict::Rival;
 use crate::registration::report::{Reason as RuleReason, Report, RuleReport, registered};
-use crate::registration::{Mode, Phase};
 
 /// What a pass found out. What it did not look at stays as it was.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +33,8 @@ pub struct Findings {
     pub reconcile_at: Option<String>,
     /// `bellhop.dev/rotate-keys`, when it was acted on.
     pub rotate_keys: Option<String>,
+    /// What happened beside the conditions' changes; told only with a change of the status.
+    pub events: Vec<ConditionEvent>,
 }
 
 /// What to write.
@@ -60,9 +63,11 @@ impl Change {
 impl Findings {
     /// Findings of a spec that is accepted, by an operator that runs no receivers.
     pub fn accepted(subscription: &WebhookSubscription) -> Self {
-        let probe = match subscription.spec.registration.reachability {
-            Reachability::Off => Reason::ProbeOff,
-            Reachability::Report | Reachability::Require => Reason::ProbePending,
+        let registration = &subscription.spec.registration;
+        let reachable = if probes(registration.mode, registration.reachability) {
+            Condition::of(found_before(subscription).unwrap_or(Reason::ProbePending))
+        } else {
+            Condition::of(Reason::ProbeOff)
         };
         let unknown = |kind, reason| Condition::new(kind, ConditionStatus::Unknown, reason);
         Self::default()
@@ -75,7 +80,7 @@ impl Findings {
                 ConditionType::ReceiverAvailable,
                 Reason::ReceiverNotManaged,
             ))
-            .with(unknown(ConditionType::Reachable, probe))
+            .with(reachable)
             .with(unknown(
                 ConditionType::Delivering,
                 Reason::ReceiverNotManaged,
@@ -90,12 +95,17 @@ impl Findings {
         self
     }
 
+    /// Why a condition is as it was found.
+    pub fn reason(&self, kind: ConditionType) -> Option<Reason> {
+        let found = self.conditions.iter().find(|one| one.kind == kind);
+        found.map(|found| found.reason)
+    }
+
     /// Adds what registration says. `claimed`: wanted types that others have, and who.
     #[must_use]
     pub fn with_report(
         mut self,
         report: &Report,
-        mode: Mode,
         claimed: &BTreeMap<NotificationType, Rival>,
     ) -> Self {
         let credentials = match report.credentials_valid {
@@ -123,7 +133,7 @@ impl Findings {
             .rules
             .iter()
             .filter(|(_, rule)| rule.phase != Phase::Removed)
-            .map(|(kind, rule)| status_of(*kind, rule, mode))
+            .map(|(kind, rule)| status_of(*kind, rule))
             .collect();
         rules.extend(claimed.keys().map(|kind| RuleStatus {
             kind: *kind,
@@ -136,6 +146,47 @@ impl Findings {
         let wanted = report.wanted + claimed.len();
         self.registered = Some(format!("{}/{wanted}", report.in_place));
         self
+    }
+
+    /// A rotation is through, and for so long each type had no live rule. An Event says so in any
+    /// case, the condition if nothing is more pressing.
+    #[must_use]
+    pub fn with_rotation(mut self, gaps: &Gaps) -> Self {
+        let reason = Reason::KeysRotated;
+        let mut condition = Condition::of(reason);
+        if !gaps.is_empty() {
+            let gaps: Vec<String> = gaps
+                .iter()
+                .map(|(kind, gap)| format!("{kind} for {} ms", gap.as_millis()))
+                .collect();
+            condition = condition.about(&format!("without a live rule were {}", gaps.join(", ")));
+        }
+        self.events
+            .extend(reason.event().map(|type_| ConditionEvent {
+                type_,
+                reason,
+                action: condition.kind,
+                note: condition.message.clone(),
+            }));
+        if self.reason(ConditionType::Registered) == Some(Reason::RulesInPlace) {
+            self = self.with(condition);
+        }
+        self
+    }
+
+    /// What the status says of the last rotation stays until there is something else to say.
+    #[must_use]
+    pub fn with_last_rotation(self, subscription: &WebhookSubscription) -> Self {
+        if self.reason(ConditionType::Registered) != Some(Reason::RulesInPlace) {
+            return self;
+        }
+        let status = subscription.status.as_ref();
+        let conditions = status.into_iter().flat_map(|status| &status.conditions);
+        let mut said = conditions.filter_map(known);
+        match said.find(|said| said.reason == Reason::KeysRotated) {
+            Some(said) if said.kind == ConditionType::Registered => self.with(said),
+            _ => self,
+        }
     }
 
     /// What differs from the object's status; `None`: nothing but time.
@@ -166,6 +217,9 @@ impl Findings {
         if patch.is_empty() {
             return None;
         }
+        let told = |new: &&ConditionEvent| !events.iter().any(|one| one.reason == new.reason);
+        let others: Vec<ConditionEvent> = self.events.iter().filter(told).cloned().collect();
+        events.extend(others);
         Some(Change {
             patch: Value::Object(patch),
             events,
@@ -235,18 +289,22 @@ fn known(
     })
 }
 
-fn status_of(kind: NotificationType, rule: &RuleReport, mode: Mode) -> RuleStatus {
-    let there = rule.key_fingerprint.is_some();
+fn status_of(kind: NotificationType, rule: &RuleReport) -> RuleStatus {
+    // Whatever is wrong with a rule or to be done about it, it is what it was seen to be.
+    let seen = match rule.enabled {
+        Some(true) => RulePhase::Enabled,
+        Some(false) => RulePhase::Created,
+        None => RulePhase::Missing,
+    };
     let phase = match (rule.phase, rule.reason) {
         (_, RuleReason::RuleOwnedElsewhere) => RulePhase::Foreign,
         (_, RuleReason::UnsupportedType) => RulePhase::Unsupported,
+        // Only a stranger's rule is waited with before there is one of ours.
+        (_, RuleReason::AwaitingReachability) if rule.enabled.is_none() => RulePhase::Foreign,
         (Phase::Registered, _) => RulePhase::Enabled,
         (Phase::Disabled, _) => RulePhase::Disabled,
-        (Phase::Pending, _) if mode == Mode::Observe && !there => RulePhase::Missing,
-        (Phase::Pending, _) => RulePhase::Created,
-        (Phase::Blocked, _) if there => RulePhase::Created,
-        (Phase::Blocked | Phase::Removed, _) => RulePhase::Missing,
         (Phase::Unknown, _) => RulePhase::Unknown,
+        (Phase::Pending | Phase::Blocked | Phase::Removed, _) => seen,
     };
     RuleStatus {
         kind,
@@ -257,210 +315,4 @@ fn status_of(kind: NotificationType, rule: &RuleReport, mode: Mode) -> RuleStatu
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::registration::report::Changes;
-
-    fn subscription(status: Option<WebhookSubscriptionStatus>) -> WebhookSubscription {
-        let mut made: WebhookSubscription = serde_json::from_value(json!({
-            "apiVersion": "bellhop.dev/v1alpha1",
-            "kind": "WebhookSubscription",
-            "metadata": { "name": "shop", "namespace": "ns", "generation": 3 },
-            "spec": {
-                "environment": "sandbox",
-                "url": "https://hooks.example.com/r",
-                "credentialsSecretRef": { "name": "keys" },
-            },
-        }))
-        .expect("a subscription");
-        made.status = status;
-        made
-    }
-
-    fn rule(phase: Phase, reason: RuleReason, key: Option<&str>) -> RuleReport {
-        RuleReport {
-            phase,
-            reason,
-            message: "m".to_owned(),
-            url: Some("https://hooks.example.com/r/rate".to_owned()),
-            key_fingerprint: key.map(str::to_owned),
-            changes: Changes::default(),
-        }
-    }
-
-    fn report(rule: RuleReport, in_place: usize) -> Report {
-        Report {
-            rules: BTreeMap::from([(NotificationType::Rate, rule)]),
-            wanted: 1,
-            in_place,
-            credentials_valid: Some(true),
-            retry_after: None,
-        }
-    }
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).expect("a time")
-    }
-
-    fn patched(object: &WebhookSubscription, change: &Change) -> WebhookSubscription {
-        let status = change.over(object.status.as_ref());
-        WebhookSubscription {
-            status: Some(status),
-            ..object.clone()
-        }
-    }
-
-    fn condition(object: &WebhookSubscription, kind: &str) -> Option<(String, String)> {
-        let status = object.status.as_ref()?;
-        let mut all = status.conditions.iter();
-        let found = all.find(|condition| condition.type_ == kind)?;
-        Some((found.status.clone(), found.reason.clone()))
-    }
-
-    #[allow(clippy::unnecessary_wraps, reason = "as `condition` answers")]
-    fn is(status: &str, reason: &str) -> Option<(String, String)> {
-        Some((status.to_owned(), reason.to_owned()))
-    }
-
-    #[test]
-    fn the_same_findings_again_are_no_patch() {
-        let object = subscription(None);
-        let good = report(
-            rule(Phase::Registered, RuleReason::Registered, Some("f")),
-            1,
-        );
-        let mut findings =
-            Findings::accepted(&object).with_report(&good, Mode::Manage, &BTreeMap::new());
-        findings.reconcile_at = Some("now".to_owned());
-        let change = findings
-            .change(&object, at(100))
-            .expect("everything is new");
-        let object = patched(&object, &change);
-        assert_eq!(condition(&object, "Ready"), is("True", "Ok"));
-        let status = object.status.clone().expect("a status");
-        assert_eq!(status.observed_generation, 3);
-        assert_eq!(status.registered.as_deref(), Some("1/1"));
-        assert_eq!(status.rules[0].phase, RulePhase::Enabled);
-        assert_eq!(
-            findings.change(&object, at(9_999)),
-            None,
-            "only time differs"
-        );
-        findings.reconcile_at = None;
-        assert_eq!(
-            findings.change(&object, at(9_999)),
-            None,
-            "acknowledged stays"
-        );
-    }
-
-    #[test]
-    fn the_summary_is_about_what_was_not_looked_at_as_well() {
-        let object = subscription(None);
-        let good = report(
-            rule(Phase::Registered, RuleReason::Registered, Some("f")),
-            1,
-        );
-        let findings =
-            Findings::accepted(&object).with_report(&good, Mode::Manage, &BTreeMap::new());
-        let object = patched(&object, &findings.change(&object, at(1)).expect("new"));
-        let missing = Condition::new(
-            ConditionType::CredentialsValid,
-            false,
-            Reason::SecretMissing,
-        );
-        let findings = Findings::accepted(&object).with(missing);
-        let change = findings.change(&object, at(2)).expect("other");
-        assert!(change.patch.get("rules").is_none(), "not looked at");
-        let object = patched(&object, &change);
-        assert_eq!(condition(&object, "Ready"), is("False", "SecretMissing"));
-        assert_eq!(condition(&object, "Registered"), is("True", "RulesInPlace"));
-        assert_eq!(
-            condition(&object, "Reconciling"),
-            is("True", "SecretMissing")
-        );
-        assert_eq!(condition(&object, "Stalled"), None);
-    }
-
-    #[test]
-    fn a_type_that_another_one_has_is_wanted_all_the_same() {
-        let object = subscription(None);
-        let good = report(
-            rule(Phase::Registered, RuleReason::Registered, Some("f")),
-            1,
-        );
-        let rival = Rival {
-            uid: "u".to_owned(),
-            namespace: "other".to_owned(),
-            name: "first".to_owned(),
-        };
-        let claimed = BTreeMap::from([(NotificationType::Booking, rival)]);
-        let findings = Findings::accepted(&object).with_report(&good, Mode::Manage, &claimed);
-        let object = patched(&object, &findings.change(&object, at(1)).expect("new"));
-        assert_eq!(
-            condition(&object, "Stalled"),
-            is("True", "TypeClaimedElsewhere")
-        );
-        let status = object.status.expect("a status");
-        assert_eq!(status.registered.as_deref(), Some("1/2"));
-        assert_eq!(status.rules[1].phase, RulePhase::Foreign);
-        let registered = &status
-            .conditions
-            .iter()
-            .find(|one| one.type_ == "Registered");
-        let message = &registered.expect("there").message;
-        assert!(message.contains("Booking (other/first)"), "{message}");
-    }
-
-    #[test]
-    fn phases() {
-        for (phase, reason, key, expected) in [
-            (
-                Phase::Pending,
-                RuleReason::KeysNotLoaded,
-                Some("f"),
-                RulePhase::Created,
-            ),
-            (
-                Phase::Blocked,
-                RuleReason::RuleOwnedElsewhere,
-                None,
-                RulePhase::Foreign,
-            ),
-            (
-                Phase::Blocked,
-                RuleReason::UnsupportedType,
-                None,
-                RulePhase::Unsupported,
-            ),
-            (
-                Phase::Blocked,
-                RuleReason::ProviderRefused,
-                None,
-                RulePhase::Missing,
-            ),
-            (
-                Phase::Disabled,
-                RuleReason::Suspended,
-                Some("f"),
-                RulePhase::Disabled,
-            ),
-            (
-                Phase::Unknown,
-                RuleReason::ProviderUnavailable,
-                Some("f"),
-                RulePhase::Unknown,
-            ),
-        ] {
-            let status = status_of(
-                NotificationType::Rate,
-                &rule(phase, reason, key),
-                Mode::Manage,
-            );
-            assert_eq!(status.phase, expected, "{phase:?} {reason:?}");
-        }
-        let observed = rule(Phase::Pending, RuleReason::WouldChange, None);
-        let status = status_of(NotificationType::Rate, &observed, Mode::Observe);
-        assert_eq!(status.phase, RulePhase::Missing);
-    }
-}
+mod tests;

@@ -141,6 +141,13 @@ impl Vault {
         self.write(&mut held, content).await
     }
 
+    /// Changes it in memory: it is written with the next change. For what costs little when it is
+    /// lost. `change` says whether it did anything.
+    pub async fn note(&self, change: impl FnOnce(&mut Content) -> bool) {
+        let mut held = self.held.lock().await;
+        held.unwritten |= change(&mut held.content);
+    }
+
     /// Writes what waits in memory.
     ///
     /// # Errors
@@ -237,7 +244,6 @@ impl Resyncs for Vault {
     /// In memory only: all types become live in one write at the end of the pass, and a pass that
     /// does not get there says it again.
     async fn live(&self, kind: NotificationType) {
-        let mut held = self.held.lock().await;
-        held.unwritten |= held.content.begin_resync(kind);
+        self.note(|content| content.begin_resync(kind)).await;
     }
 }

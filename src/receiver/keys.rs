@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::signature::SigningKey;
-use crate::api::NotificationType;
+use crate::api::{NotificationType, probe};
 use crate::clock::{Clock, Ticks};
 use crate::metrics::Metrics;
 use crate::provider::Registry;
@@ -36,9 +36,6 @@ pub const KEY_GRACE: Duration = Duration::from_mins(15);
 
 /// How often the key folder is looked at.
 const FOLDER_INTERVAL: Duration = Duration::from_secs(2);
-
-/// The file in the key folder with the key of the probe (see [`crate::api::probe`]).
-pub const PROBE_KEY_FILE: &str = "probe";
 
 /// The longest key file that is read: a rule has one key, and a few older ones for a while.
 const MAX_KEY_FILE: u64 = 16 * 1024;
@@ -165,7 +162,7 @@ const REREAD_RESULTS: [&str; 4] = ["unchanged", "changed", "failed", "not_ours"]
 
 impl KeyRing {
     /// An empty ring. `folder` holds one file per type, named by its URL segment
-    /// (`channel-binding`), and [`PROBE_KEY_FILE`]; one key per line, newest first. `changes` hears of each key that turned
+    /// (`channel-binding`), and the probe's; one key per line, newest first. `changes` hears of each key that turned
     /// out to have changed. Nothing is read before [`KeyRing::load`] or [`KeyRing::run`].
     pub fn new(
         clock: Arc<dyn Clock>,
@@ -315,12 +312,12 @@ impl KeyRing {
         };
         let read = tokio::task::spawn_blocking(move || {
             let of = |kind: NotificationType| read_key_file(&folder.join(kind.segment()));
-            let probe = read_key_file(&folder.join(PROBE_KEY_FILE));
-            (NotificationType::ALL.map(|kind| (kind, of(kind))), probe)
+            let probes = read_key_file(&folder.join(probe::KEY_FILE));
+            (NotificationType::ALL.map(|kind| (kind, of(kind))), probes)
         });
-        let (files, probe) = read.await.map_err(|error| error.to_string())?;
+        let (files, probes) = read.await.map_err(|error| error.to_string())?;
         let mut problems = Vec::new();
-        match probe {
+        match probes {
             Ok(Some(keys)) => self.set_probe(keys),
             Ok(None) => {}
             Err(problem) => problems.push(problem),

@@ -9,7 +9,7 @@ use super::execute::StoreError;
 use super::plan::{DesiredRules, Mode, Observed, Refusal, RulePlan, plan_rule};
 use super::report::{Changes, Phase, Reason, RuleReport};
 use crate::api::NotificationType;
-use crate::provider::RegistryError;
+use crate::provider::{RegistryError, Rule};
 
 /// Why a pass went no further with a type.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,32 +90,45 @@ pub(super) fn judge(
             return None;
         }
         Some(stop) => stopped(stop, seen),
-        None => settled(desired, wanted, seen, plan)?,
+        None => settled(desired, kind, seen, plan)?,
     };
     Some(RuleReport {
         phase,
         reason,
         message,
-        url: wanted.then(|| desired.shown_url(kind)),
+        url: wanted.then(|| url(desired, kind, seen)).flatten(),
         key_fingerprint: seen.stored.as_ref().map(ToString::to_string),
+        enabled: ours(desired, seen).map(|rule| !rule.disabled),
         changes: Changes::default(),
     })
 }
 
+/// Where a wanted type's notifications go, as the provider has it, or would go. `None`: somewhere
+/// that is somebody else's.
+fn url(desired: &DesiredRules, kind: NotificationType, seen: &Observed) -> Option<String> {
+    match (&seen.rule, ours(desired, seen)) {
+        (_, Some(rule)) => Some(rule.url.clone()),
+        (Some(_), None) => None,
+        (None, None) => Some(desired.rule_url(kind)),
+    }
+}
+
+fn ours<'a>(desired: &DesiredRules, seen: &'a Observed) -> Option<&'a Rule> {
+    let rule = seen.rule.as_ref()?;
+    desired.owner.owns(&rule.url).then_some(rule)
+}
+
 fn is_known_as_ours(desired: &DesiredRules, seen: &Observed) -> bool {
-    seen.stored.is_some()
-        || seen
-            .rule
-            .as_ref()
-            .is_some_and(|rule| desired.owner.owns(&rule.url))
+    seen.stored.is_some() || ours(desired, seen).is_some()
 }
 
 fn settled(
     desired: &DesiredRules,
-    wanted: bool,
+    kind: NotificationType,
     seen: &Observed,
     plan: RulePlan,
 ) -> Option<(Phase, Reason, String)> {
+    let wanted = desired.rules.contains_key(&kind);
     if let Some(refusal) = plan.refusal {
         let reason = match refusal {
             Refusal::RuleOwnedElsewhere { .. } => Reason::RuleOwnedElsewhere,
@@ -145,6 +158,11 @@ fn settled(
             Phase::Disabled,
             Reason::Retained,
             "not wanted any more; kept, disabled, as deletionPolicy: Retain says".to_owned(),
+        ),
+        Some(rule) if desired.holds(kind) && (rule.disabled || !desired.owner.owns(&rule.url)) => (
+            Phase::Pending,
+            Reason::AwaitingReachability,
+            "not live until url is reachable, as registration.reachability: Require says; the condition Reachable tells what is in the way".to_owned(),
         ),
         Some(rule) if rule.disabled => (
             Phase::Disabled,

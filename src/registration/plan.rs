@@ -3,7 +3,7 @@
 //! Owns: every decision about a rule. Pure: the same input gives the same plan, and carrying a plan
 //! out and planning again gives an empty one. Never here: a call, a clock, a secret's text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -31,6 +31,9 @@ pub struct DesiredRules {
     pub deletion: DeletionPolicy,
     /// Rules stay, but disabled.
     pub suspend: bool,
+    /// Types that must not go live yet: what is disabled stays so, and a stranger's rule stays
+    /// theirs. What is live already is left alone.
+    pub hold: BTreeSet<NotificationType>,
 }
 
 /// One subscribed type.
@@ -193,6 +196,7 @@ impl DesiredRules {
             adoption: spec.registration.adoption,
             deletion: spec.registration.deletion_policy,
             suspend: spec.suspend,
+            hold: BTreeSet::new(),
         }
     }
 
@@ -206,17 +210,18 @@ impl DesiredRules {
             adoption: Adoption::Never,
             deletion,
             suspend: false,
+            hold: BTreeSet::new(),
         }
+    }
+
+    /// Whether a type's rule must not go live yet. Suspended, it must not at all.
+    pub(super) fn holds(&self, kind: NotificationType) -> bool {
+        self.hold.contains(&kind) && !self.suspend
     }
 
     /// Where notifications of `kind` should go: `url/{type}/{owner}`.
     pub fn rule_url(&self, kind: NotificationType) -> String {
         self.owner.rule_url(&self.url, kind)
-    }
-
-    /// The rule URL without the owner, for status and messages.
-    pub fn shown_url(&self, kind: NotificationType) -> String {
-        format!("{}/{}", self.url.trim_end_matches('/'), kind.segment())
     }
 }
 
@@ -362,7 +367,7 @@ fn plan_missing(desired: &DesiredRules, kind: NotificationType, wanted: &Desired
         Action::Create(body.clone()),
         "there is no rule; it starts disabled until its key is safe",
     );
-    then_go_live(&mut plan, desired, body);
+    then_go_live(&mut plan, desired, kind, body);
     plan
 }
 
@@ -380,6 +385,8 @@ fn plan_foreign(
         Adoption::Always if rule.security_key.is_none() => {
             plan.refusal = Some(Refusal::KeyMissing);
         }
+        // Nor could it go live now.
+        Adoption::Always if desired.holds(kind) => {}
         Adoption::Always => {
             let body = RuleBody {
                 url: desired.rule_url(kind),
@@ -390,15 +397,20 @@ fn plan_foreign(
                 Action::Adopt(body.clone()),
                 format!("it points to {host} and adoption is Always"),
             );
-            then_go_live(&mut plan, desired, body);
+            then_go_live(&mut plan, desired, kind, body);
         }
     }
     plan
 }
 
-fn then_go_live(plan: &mut RulePlan, desired: &DesiredRules, mut body: RuleBody) {
+fn then_go_live(
+    plan: &mut RulePlan,
+    desired: &DesiredRules,
+    kind: NotificationType,
+    mut body: RuleBody,
+) {
     plan.then(Action::StoreKey, "the provider makes the key");
-    if !desired.suspend {
+    if !desired.suspend && !desired.holds(kind) {
         plan.then(Action::AwaitReceiver, "receivers need the key first");
         body.disabled = false;
         plan.then(Action::Enable(body), "its key is stored and loaded");
@@ -441,7 +453,7 @@ fn plan_ours(
 
     if desired.suspend && !rule.disabled {
         plan.then(Action::Disable(body(true)), "the subscription is suspended");
-    } else if desired.suspend || !rule.disabled || key.is_none() {
+    } else if desired.suspend || desired.holds(kind) || !rule.disabled || key.is_none() {
         if !drift.is_empty() {
             plan.then(Action::Update(body(rule.disabled)), differs);
         }

@@ -1,7 +1,7 @@
 //! What a pass found and did: per type, and as one verdict for the whole.
 //!
-//! Owns: phases, reasons, the sentences for people. Never here: a key, a foreign URL, an owner, or
-//! a value that changes with each pass although nothing happened.
+//! Owns: phases, reasons, the sentences for people. Never here: a key, a foreign URL, or a value
+//! that changes with each pass although nothing happened.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -76,6 +76,8 @@ pub enum Reason {
     ProviderUnavailable,
     /// The rule changes under our hands, or a write has no effect.
     Contended,
+    /// Not live until the URL is reachable, as `reachability: Require` says.
+    AwaitingReachability,
     /// `mode: Observe`, and there is something to do.
     WouldChange,
     /// The provider took the rule, but not all of it.
@@ -104,6 +106,7 @@ impl Reason {
             Self::KeysNotLoaded => "KeysNotLoaded",
             Self::ProviderUnavailable => "ProviderUnavailable",
             Self::Contended => "Contended",
+            Self::AwaitingReachability => "AwaitingReachability",
             Self::WouldChange => "WouldChange",
             Self::NotApplied => "NotApplied",
             Self::Suspended => "Suspended",
@@ -127,6 +130,7 @@ impl Reason {
             Self::ProviderRefused => Word::ProviderRefused,
             Self::ProviderUnavailable => Word::ProviderUnavailable,
             Self::Contended | Self::NotApplied => Word::DriftFound,
+            Self::AwaitingReachability => Word::AwaitingReachability,
             Self::WouldChange => Word::ObserveOnly,
             Self::Suspended => Word::Suspended,
             Self::Retained | Self::Registered | Self::Removed => Word::RulesInPlace,
@@ -181,10 +185,13 @@ pub struct RuleReport {
     pub reason: Reason,
     /// A sentence for people, with the next step where there is one.
     pub message: String,
-    /// Where notifications go, without the owner; `None` for a type that is not wanted.
+    /// The rule's URL as the provider has it, or as it would be; `None` for a type that is not
+    /// wanted, or whose rule is somebody else's.
     pub url: Option<String>,
     /// Fingerprint of the stored key.
     pub key_fingerprint: Option<String>,
+    /// Whether our rule is enabled, as this pass saw it last; `None`: it saw none.
+    pub enabled: Option<bool>,
     /// What this pass changed.
     pub changes: Changes,
 }
@@ -247,26 +254,23 @@ impl Report {
         })
     }
 
+    /// Whether this operator can do no more for now: all is as wanted, but for rules that must not
+    /// go live yet.
+    pub fn is_as_far_as_it_may(&self) -> bool {
+        self.rules.values().all(|rule| {
+            rule.reason == Reason::AwaitingReachability
+                || matches!(
+                    rule.phase,
+                    Phase::Registered | Phase::Disabled | Phase::Removed
+                )
+        })
+    }
+
     /// The condition `Registered`.
     pub fn verdict(&self) -> Verdict {
         let worst = self.rules.values().map(|rule| rule.reason).min();
         let reason = worst.unwrap_or(Reason::Removed);
-        let message = self
-            .rules
-            .values()
-            .find(|rule| rule.reason == reason)
-            .map_or_else(
-                || "no rule is wanted and there is none".to_owned(),
-                |first| {
-                    let kinds: Vec<&str> = self
-                        .rules
-                        .iter()
-                        .filter(|(_, rule)| rule.reason == reason)
-                        .map(|(kind, _)| kind.as_str())
-                        .collect();
-                    format!("{}: {}", kinds.join(", "), first.message)
-                },
-            );
+        let message = self.told(reason);
         let status = if self.is_complete() {
             Some(true)
         } else if self
@@ -283,6 +287,30 @@ impl Report {
             reason,
             message,
         }
+    }
+}
+
+impl Report {
+    /// What is said of all types with a reason; those of which the same is said are named together.
+    fn told(&self, reason: Reason) -> String {
+        let mut said: Vec<(Vec<&str>, &str)> = Vec::new();
+        for (kind, rule) in &self.rules {
+            if rule.reason != reason {
+                continue;
+            }
+            match said.iter_mut().find(|(_, what)| *what == rule.message) {
+                Some((kinds, _)) => kinds.push(kind.as_str()),
+                None => said.push((vec![kind.as_str()], &rule.message)),
+            }
+        }
+        if said.is_empty() {
+            return "no rule is wanted and there is none".to_owned();
+        }
+        let said: Vec<String> = said
+            .into_iter()
+            .map(|(kinds, what)| format!("{}: {what}", kinds.join(", ")))
+            .collect();
+        said.join(". ")
     }
 }
 

@@ -9,6 +9,7 @@
 mod api;
 mod cluster;
 mod durability;
+mod flags;
 mod pipeline;
 mod probe;
 mod process;

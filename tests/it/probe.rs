@@ -5,7 +5,7 @@
 //! the store sees nothing and strangers get nothing signed.
 
 mod broken;
-mod hop;
+pub mod hop;
 mod rounds;
 mod way;
 

@@ -8,7 +8,7 @@ mod fake;
 mod passes;
 mod planning;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bellhop::api::NotificationType;
@@ -62,6 +62,7 @@ fn desired(kinds: &[NotificationType]) -> DesiredRules {
         adoption: Adoption::Never,
         deletion: DeletionPolicy::Delete,
         suspend: false,
+        hold: BTreeSet::new(),
     }
 }
 
@@ -235,8 +236,14 @@ async fn one_pass_brings_every_state_to_where_it_should_be() {
 
         // Nothing that may not be shown is shown.
         let shown = format!("{report:?} {}", serde_json::to_string(&report).unwrap());
-        for hidden in ["their-secret-token", "-key-", "made-key", OWNER] {
+        for hidden in ["their-secret-token", "-key-", "made-key"] {
             assert!(!shown.contains(hidden), "{hidden} in {shown}");
+        }
+        // The url is the provider's own, and of somebody else's rule none.
+        for (kind, rule) in &report.rules {
+            let at_provider = world.state().rules[kind].url.clone();
+            let ours = at_provider.ends_with(OWNER);
+            assert_eq!(rule.url, ours.then_some(at_provider), "{kind}");
         }
 
         // A second pass only looks.

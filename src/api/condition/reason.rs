@@ -164,6 +164,9 @@ reasons! {
     RotatingKeys: [Registered = False], Reconciling, blocks, normal,
         "a new value of bellhop.dev/rotate-keys is being acted on",
         "The keys are being changed: each rule is made anew, and its type is compared in full after that; wait.";
+    KeysRotated: [Registered = True], Settled, keeps, normal,
+        "a rotation that bellhop.dev/rotate-keys asked for is through; stays until another reason comes",
+        "All rules are at the provider as they should be, with new keys. What happened while a rule was made anew is found by a full comparison of its type; nothing to do.";
     ProviderUnavailable: [Registered = Unknown, Registered = False, CredentialsValid = Unknown], Reconciling, blocks, warning,
         "timeout, connection error, 429 or 5xx",
         "The provider does not answer as it should. It is tried again by itself; if it lasts, ask the provider.";
@@ -211,15 +214,15 @@ reasons! {
         "the admin port of no receiver answers the operator",
         "The receivers cannot be asked how they are. Check that the operator may reach their admin port.";
     ReceiverNotManaged: [ReceiverAvailable = Unknown, Delivering = Unknown], Settled, keeps, none,
-        "the operator runs without a receiver image",
-        "The operator has no receiver image and runs no receivers. Start it with --receiver-image to have them run, or see to them yourself.";
+        "the operator runs no receivers, as in this version",
+        "This version of the operator runs no receivers. Run what receives at url yourself; the rules' keys are in the Secret NAME-bellhop.";
 
     Reachable: [Reachable = True], Settled, keeps, normal,
         "the probe came back, signed by our receiver",
         "The probe came back through the public url.";
     ProbeOff: [Reachable = Unknown], Settled, keeps, none,
-        "`registration.reachability` is Off",
-        "registration.reachability is Off; nobody has looked.";
+        "`registration.reachability` is Off, or `registration.mode` is Observe",
+        "registration.reachability is Off, or registration.mode is Observe; nobody looks.";
     ProbePending: [Reachable = Unknown], Settled, keeps, none,
         "no probe has ended yet",
         "The probe has not come back yet; wait.";

@@ -114,7 +114,7 @@ pub struct RuleStatus {
     /// Where it stands: `Missing`, `Created` (still disabled), `Enabled`, `Disabled`, `Foreign`,
     /// `Unsupported` or `Unknown`.
     pub phase: RulePhase,
-    /// Where its notifications go.
+    /// Where its notifications go: the rule's URL, as it is at the provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub url: Option<String>,

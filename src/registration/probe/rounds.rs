@@ -38,6 +38,8 @@ struct Entry {
     stands: Stands,
     /// Rises when the subject changes: what was asked before says nothing any more.
     turn: u64,
+    /// Somebody asked for a probe while one was under way, which may have been too early.
+    again: bool,
 }
 
 /// Where a subscription's next probe is.
@@ -103,6 +105,7 @@ impl Rounds {
                     track,
                     stands: Stands::Due(due),
                     turn,
+                    again: false,
                 };
                 inner.entries.insert(uid.to_owned(), entry);
                 inner.queue.insert((due, uid.to_owned()));
@@ -194,6 +197,7 @@ impl Rounds {
             if let Some(entry) = inner.entries.get_mut(&uid) {
                 let turn = entry.turn;
                 entry.stands = Stands::Sent(turn);
+                entry.again = false;
                 started.push((Turn { uid, turn }, entry.subject.clone()));
             }
         }
@@ -232,6 +236,7 @@ impl Rounds {
             None => BLOCKED,
         };
         let differs = entry.track.shown() != before;
+        let delay = if entry.again { Duration::ZERO } else { delay };
         inner.set_due(&ended.uid, now.after(delay));
         differs
     }
@@ -246,12 +251,17 @@ impl Inner {
         }
     }
 
-    /// To the head of the queue, if it is in it.
+    /// To the head of the queue; one that is under way is followed by another.
     fn bring_forward(&mut self, uid: &str, now: Ticks) {
-        if let Some(Stands::Due(due)) = self.entries.get(uid).map(|entry| &entry.stands) {
-            let place = (*due, uid.to_owned());
-            self.queue.remove(&place);
-            self.set_due(uid, now);
+        let Some(entry) = self.entries.get_mut(uid) else {
+            return;
+        };
+        match entry.stands {
+            Stands::Due(due) => {
+                self.queue.remove(&(due, uid.to_owned()));
+                self.set_due(uid, now);
+            }
+            Stands::Sent(_) => entry.again = true,
         }
     }
 }

@@ -16,6 +16,10 @@ const SOON: Duration = Duration::from_secs(10);
 /// At most this long after a failure.
 const LATE: Duration = Duration::from_mins(5);
 
+/// After a start, what was unreachable is probed within this time: thousands of them would ask the
+/// cluster's DNS all at once.
+const AFTER_START: Duration = Duration::from_secs(30);
+
 /// Failures in a row that make a reachable URL unreachable: one may be a packet, two are a hop.
 const FAILURES: u32 = 2;
 
@@ -69,12 +73,14 @@ impl Track {
         }
     }
 
-    /// How long to wait before the first probe since the process began: at once for what was not
-    /// reachable, spread over the interval for what was.
+    /// How long to wait before the first probe since the process began: at once for what nobody has
+    /// probed yet, spread over half a minute for what was not reachable, and over the interval for
+    /// what was.
     pub fn first(&self, random: &mut fastrand::Rng) -> Duration {
         match self.shown {
             Reason::Reachable => STEADY.mul_f64(random.f64()),
-            _ => Duration::from_secs(1).mul_f64(random.f64()),
+            Reason::ProbePending => Duration::from_secs(1).mul_f64(random.f64()),
+            _ => AFTER_START.mul_f64(random.f64()),
         }
     }
 
@@ -159,6 +165,12 @@ mod tests {
             .collect();
         assert!(*first.iter().min().unwrap() < 60 && *first.iter().max().unwrap() > 800);
         assert!(first.iter().all(|seconds| *seconds <= 900));
+        let broken = Track::resumed(Some(PathNotRouted));
+        let first: Vec<u64> = (0..200)
+            .map(|_| broken.first(&mut random).as_secs())
+            .collect();
+        assert!(*first.iter().min().unwrap() < 3 && *first.iter().max().unwrap() > 25);
+        assert!(first.iter().all(|seconds| *seconds <= 30));
         assert!(Track::default().first(&mut random) <= Duration::from_secs(1));
     }
 }

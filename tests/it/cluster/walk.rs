@@ -127,7 +127,8 @@ fn watch(kubectl: &Command, until: &str) -> String {
     let watch = start("kubectl", kubectl);
     eventually(&format!("`kubectl get -w` shows {until}"), || {
         let out = watch.log();
-        let last = out.lines().last()?;
-        (plain(last) == plain(until)).then_some(out)
+        let lines: Vec<&str> = out.lines().collect();
+        let at = lines.iter().position(|line| plain(line) == plain(until))?;
+        Some(lines[..=at].join("\n"))
     })
 }

@@ -38,6 +38,10 @@ impl Authority {
         self.0.der().clone()
     }
 
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
     /// For `name`, valid in the years from `from` until before `until`.
     pub fn issue(&self, name: &str, from: i32, until: i32) -> Pair {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();

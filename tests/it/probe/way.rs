@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bellhop::api::condition::Reason;
-use bellhop::api::probe::{HEADER, Question};
+use bellhop::api::probe::{HEADER, KEY_FILE, Question};
 use bellhop::api::{NotificationType, Owner};
-use bellhop::receiver::{PROBE_KEY_FILE, ServerOptions, TlsFiles};
+use bellhop::receiver::{ServerOptions, TlsFiles};
 use bellhop::secrets::Secret;
 
 use super::hop::{Authority, Then, hop, tls};
@@ -265,7 +265,7 @@ async fn the_key_is_loaded_like_the_rules_keys() {
         ask(&rig, &key(), "POST", 1).await.body,
         "bellhop-probe v1 no-key\n"
     );
-    let file = folder.path().join(PROBE_KEY_FILE);
+    let file = folder.path().join(KEY_FILE);
     let newer = Secret::new("a newer key");
     std::fs::write(&file, format!("{}\n", key().expose())).unwrap();
     rig.keys.load().await.unwrap();

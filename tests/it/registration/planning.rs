@@ -79,6 +79,7 @@ prop_compose! {
         adopt in any::<bool>(),
         retain in any::<bool>(),
         suspend in any::<bool>(),
+        hold in prop::collection::btree_set(kind(), 0..7),
     ) -> DesiredRules {
         DesiredRules {
             url: "https://h.example".to_owned(),
@@ -88,6 +89,7 @@ prop_compose! {
             adoption: if adopt { Adoption::Always } else { Adoption::Never },
             deletion: if retain { DeletionPolicy::Retain } else { DeletionPolicy::Delete },
             suspend,
+            hold,
         }
     }
 }
@@ -182,7 +184,8 @@ proptest! {
             }
             let keyless = before.rule.as_ref().is_some_and(|r| r.security_key.is_none());
             let wanted = desired.rules.contains_key(kind);
-            let adopted = desired.adoption == Adoption::Always && wanted && !keyless;
+            let held = desired.hold.contains(kind) && !desired.suspend;
+            let adopted = desired.adoption == Adoption::Always && wanted && !keyless && !held;
             if foreign && !adopted {
                 prop_assert_eq!(&before.rule, &after.rule);
                 continue;
@@ -190,7 +193,8 @@ proptest! {
             match (desired.rules.get(kind), &after.rule) {
                 (Some(_), Some(rule)) if rule.security_key.is_some() => {
                     prop_assert_eq!(&rule.url, &format!("https://h.example/{}/{OWNER}", kind.segment()));
-                    prop_assert_eq!(rule.disabled, desired.suspend);
+                    let live = before.rule.as_ref().is_some_and(|rule| !rule.disabled);
+                    prop_assert_eq!(rule.disabled, desired.suspend || held && !live);
                     if kind.operations().is_empty() {
                         let given = before.rule.as_ref().and_then(|r| r.config.get("operations"));
                         prop_assert_eq!(rule.config.get("operations"), given);

@@ -324,13 +324,13 @@ async fn an_object_that_cannot_be_read_says_so_and_stops_nobody() {
 }
 
 /// A plain HTTP client of the simulator: somebody else with the same keys.
-struct Stranger {
+pub struct Stranger {
     http: reqwest::Client,
     registry: String,
 }
 
 impl Stranger {
-    fn of(rig: &Rig) -> Self {
+    pub fn of(rig: &Rig) -> Self {
         bellhop::provider::client::install_crypto_provider();
         Self {
             http: reqwest::Client::new(),
@@ -338,15 +338,21 @@ impl Stranger {
         }
     }
 
-    async fn post(&self, path: &str, body: &serde_json::Value) -> u16 {
+    pub async fn post(&self, path: &str, body: &serde_json::Value) -> u16 {
         let url = format!("{}/{path}", self.registry);
-        let request = self
-            .http
-            .post(url)
+        let request = self.http.post(url).body(body.to_string());
+        Self::send(request).await
+    }
+
+    pub async fn delete(&self, path: &str) -> u16 {
+        Self::send(self.http.delete(format!("{}/{path}", self.registry))).await
+    }
+
+    async fn send(request: reqwest::RequestBuilder) -> u16 {
+        let request = request
             .header("X-API-Key", KEY)
             .header("X-API-Secret", "an-api-secret")
-            .header("Content-Type", "application/json")
-            .body(body.to_string());
+            .header("Content-Type", "application/json");
         request.send().await.unwrap().status().as_u16()
     }
 }

@@ -49,6 +49,12 @@ fn count(operator: &super::rig::Operator, name: &str) -> f64 {
     values.sum()
 }
 
+/// Seconds; `BELLHOP_TEST_OUTAGE=180` makes it minutes.
+fn outage() -> Duration {
+    let asked = std::env::var("BELLHOP_TEST_OUTAGE").ok();
+    Duration::from_secs(asked.map_or(5, |seconds| seconds.parse().unwrap()))
+}
+
 #[tokio::test]
 async fn an_api_server_that_was_away_is_found_again() {
     let Some(rig) = Rig::new("away").await else {
@@ -73,7 +79,7 @@ async fn an_api_server_that_was_away_is_found_again() {
         object["spec"]["notifications"] = serde_json::json!([{ "type": "Supplier" }]);
     })
     .await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(outage()).await;
     assert_eq!(
         rig.condition("next", "Ready").await,
         None,
@@ -111,6 +117,30 @@ async fn expired_watches_throttling_and_conflicts_pass() {
     ] {
         assert!(text.contains(told), "{told} is not in the metrics");
     }
+    assert!(count(&operator, "bellhop_operator_reconcile_errors_total") >= 2.0);
+    operator.stop().await;
+}
+
+/// A Role that lacks the reading of Secrets is told of by name, and tried again by itself.
+#[tokio::test]
+async fn a_secret_that_may_not_be_read_is_said() {
+    let Some(rig) = Rig::new("forbidden").await else {
+        return;
+    };
+    let breaker = Arc::new(Breaker::default());
+    // The first reads of both Secrets, in two passes.
+    breaker.refuse(Request::Other, 403, 4);
+    let operator = rig.operator_with(breaker.clone(), "me");
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "CredentialsValid", "Unknown SecretForbidden")
+        .await;
+    rig.until("shop", "Ready", "Unknown SecretForbidden").await;
+    let message = rig.message("shop", "CredentialsValid").await;
+    assert!(message.starts_with("Secret redeam-keys: "), "{message}");
+    assert!(rig.rules().is_empty());
+    rig.until("shop", "Ready", "True Ok").await;
+    rig.check_registered("shop").await;
     assert!(count(&operator, "bellhop_operator_reconcile_errors_total") >= 2.0);
     operator.stop().await;
 }

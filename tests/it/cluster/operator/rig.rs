@@ -21,6 +21,7 @@ use bellhop::provider::base::BaseUrl;
 use bellhop::provider::credentials::CredentialSource;
 use bellhop::provider::{Registry, RegistryError, Rule, RuleBody};
 use bellhop::registration::conflict::Account;
+use bellhop::registration::probe::Prober;
 use bellhop::secrets::Fingerprint;
 use bellhop::simulator::{Config, Kind, Simulator};
 use k8s_openapi::api::core::v1::Secret;
@@ -321,7 +322,19 @@ impl Rig {
 
     /// An operator whose calls go through `breaker`.
     pub fn operator_with(&self, breaker: Arc<Breaker>, identity: &str) -> Operator {
-        self.operator_through(self.space.client.clone(), breaker, identity)
+        let client = self.space.client.clone();
+        self.start(client, breaker, identity, None)
+    }
+
+    /// An operator that probes public URLs.
+    pub fn operator_probing(&self, prober: Prober) -> Operator {
+        self.operator_probing_with(prober, Arc::default())
+    }
+
+    /// The same with calls that go through `breaker`.
+    pub fn operator_probing_with(&self, prober: Prober, breaker: Arc<Breaker>) -> Operator {
+        let client = self.space.client.clone();
+        self.start(client, breaker, "me", Some(prober))
     }
 
     /// The same with another way to the API server.
@@ -330,6 +343,16 @@ impl Rig {
         client: Client,
         breaker: Arc<Breaker>,
         identity: &str,
+    ) -> Operator {
+        self.start(client, breaker, identity, None)
+    }
+
+    fn start(
+        &self,
+        client: Client,
+        breaker: Arc<Breaker>,
+        identity: &str,
+        prober: Option<Prober>,
     ) -> Operator {
         let metrics = Metrics::new();
         let controller_metrics = ControllerMetrics::new(&metrics);
@@ -363,6 +386,7 @@ impl Rig {
             metrics: metrics.clone(),
             controller_metrics,
             waiting: waiting.clone(),
+            prober,
         };
         let settings = Settings {
             namespaces: vec![self.space.name.clone()],
@@ -427,6 +451,14 @@ impl Rig {
         let params = kube::api::PatchParams::default();
         let all = self.subscriptions();
         all.patch(name, &params, &patch).await.unwrap();
+    }
+
+    /// Merges a patch into a subscription's status.
+    pub async fn patch_status(&self, name: &str, status: Value) {
+        let patch = kube::api::Patch::Merge(json!({ "status": status }));
+        let params = kube::api::PatchParams::default();
+        let all = self.subscriptions();
+        all.patch_status(name, &params, &patch).await.unwrap();
     }
 
     /// The subscription; `None`: it is gone.
