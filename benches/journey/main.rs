@@ -91,6 +91,13 @@ fn wanted(words: &[String]) -> Result<Option<Wanted>, String> {
     Ok(Some(wanted))
 }
 
+/// What others, and the parts before, left to be written must not be written while a part measures.
+fn settle() {
+    if std::process::Command::new("sync").status().is_err() {
+        println!("note: no `sync` here; what others left to be written may disturb");
+    }
+}
+
 fn bench(words: &[String]) -> Result<(), String> {
     let Some(wanted) = wanted(words)? else {
         println!("{HELP}");
@@ -132,6 +139,7 @@ fn bench(words: &[String]) -> Result<(), String> {
             part.about
         );
         run.clean().map_err(text)?;
+        settle();
         (part.run)(&mut run).map_err(|problem| format!("part `{}`: {problem}", part.name))?;
         run.report.pending.retain(|name| *name != part.name);
         // What was measured so far is not lost when a later part fails.
