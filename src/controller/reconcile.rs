@@ -48,7 +48,10 @@ async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
     if session.deleted.is_some() && session.deleted == snapshot.object.metadata().uid {
         return Some(Next::WhenAsked);
     }
-    if !due && !snapshot.moved && session.last.as_ref() == Some(&inputs) {
+    let unchanged = session.last.as_ref() == Some(&inputs)
+        && !snapshot.moved
+        && !session.is_overwritten_in(&snapshot.object);
+    if !due && unchanged {
         context.metrics.reconciled("unchanged", None);
         return Some(Next::AsBefore);
     }
@@ -153,6 +156,7 @@ impl Work<'_> {
             }
         };
         if session.last.is_none()
+            && !session.begun
             && let Some(delay) = self.settled_before(&checked, &read)
         {
             self.context
@@ -160,6 +164,7 @@ impl Work<'_> {
             return Ok(rest(session, inputs, Some(delay)));
         }
         let _turn = self.turn(checked.account.clone())?;
+        session.begun = true;
         if checked.desired.mode == Mode::Manage {
             add_finalizer(&self.context.client, self.key, &self.subscription.metadata).await?;
         }

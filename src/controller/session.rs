@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Context;
 use super::dereference::Dereferenced;
-use super::fleet::Key;
+use super::fleet::{Key, Object};
 use super::owned::is_owned;
 use super::providers::Watched;
 use super::teller::Said;
@@ -108,6 +108,9 @@ impl Line {
 pub struct Session {
     /// What the last pass rested on.
     pub last: Option<Inputs>,
+    /// A pass of this process has begun to work on it: what its status said at the start no longer
+    /// tells whether anything is left to do.
+    pub begun: bool,
     /// The owned Secret.
     pub vault: Option<Arc<Vault>>,
     /// The account in use.
@@ -121,6 +124,16 @@ pub struct Session {
 }
 
 impl Session {
+    /// Whether the watch shows another status than was written last. It must be said anew: nothing
+    /// else would, before the next look.
+    pub fn is_overwritten_in(&self, seen: &Object) -> bool {
+        let said = self.said.as_ref();
+        match seen {
+            Object::Known(seen) => said.is_some_and(|said| said.is_overwritten_in(seen)),
+            Object::Undecodable(..) => false,
+        }
+    }
+
     /// The owned Secret, as it was just read.
     pub async fn vault(
         &mut self,

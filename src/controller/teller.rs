@@ -1,7 +1,7 @@
 //! Step six: the status is patched, if there is anything new, and Events tell of what changed.
 //!
 //! Owns: what the status is by our own last write, as long as the watch is behind it: a difference
-//! is looked for against that.
+//! is looked for against that; and whether that status is still there once the watch is past it.
 //!
 //! Never here: what to say (`status` decides); an Event that matters to a pass (it is a courtesy,
 //! and a namespace that is going takes none).
@@ -43,7 +43,11 @@ impl<'a> Teller<'a> {
     ) -> Self {
         let mut current = seen.clone();
         if let Some(said) = said.filter(|said| said.is_ahead_of(seen)) {
-            Arc::make_mut(&mut current).status = Some(said.status.clone());
+            let object = Arc::make_mut(&mut current);
+            object.status = Some(said.status.clone());
+            // With its version: a pass that says nothing must not make this write look older than
+            // what the watch shows next.
+            object.metadata.resource_version.clone_from(&said.version);
         }
         Self {
             context,
@@ -91,10 +95,24 @@ impl Said {
     /// Whether the watch has not shown this write yet. Versions of one object rise as numbers; one
     /// that is no number is taken for new.
     fn is_ahead_of(&self, seen: &WebhookSubscription) -> bool {
-        let number = |version: &Option<String>| version.as_ref()?.parse::<u64>().ok();
         self.uid == seen.metadata.uid
-            && number(&self.version)
-                .zip(number(&seen.metadata.resource_version))
+            && self
+                .with_version_of(seen)
                 .is_some_and(|(said, seen)| seen < said)
+    }
+
+    /// Whether the watch shows another status than was written last: somebody else's write, or one
+    /// of our own that was given up and took effect all the same.
+    pub fn is_overwritten_in(&self, seen: &WebhookSubscription) -> bool {
+        self.uid == seen.metadata.uid
+            && self
+                .with_version_of(seen)
+                .is_some_and(|(said, seen)| seen > said)
+            && seen.status.as_ref() != Some(&self.status)
+    }
+
+    fn with_version_of(&self, seen: &WebhookSubscription) -> Option<(u64, u64)> {
+        let number = |version: &Option<String>| version.as_ref()?.parse::<u64>().ok();
+        number(&self.version).zip(number(&seen.metadata.resource_version))
     }
 }

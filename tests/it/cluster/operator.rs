@@ -8,3 +8,4 @@ mod journey;
 mod outage;
 mod processes;
 mod rig;
+mod status;
