@@ -44,10 +44,16 @@ impl Supervised {
     /// Sends the program itself a signal, such as `-TERM`.
     pub fn signal(&self, name: &str) {
         let file = self.log.with_extension("log.pid");
-        let pid = super::eventually("its number is known", || {
+        let number = || {
             let text = std::fs::read_to_string(&file).ok()?;
             text.trim().parse::<u32>().ok()
-        });
+        };
+        // The script writes it down as soon as it has started the program.
+        let pid = std::iter::repeat_with(number)
+            .inspect(|_| std::thread::sleep(std::time::Duration::from_millis(5)))
+            .take(2_000)
+            .find_map(|pid| pid)
+            .unwrap();
         let sent = Command::new("kill").args([name, &pid.to_string()]).status();
         assert!(sent.unwrap().success());
     }
