@@ -73,7 +73,7 @@ async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
         teller: &teller,
     };
     let ended = work.run(&mut session, inputs).await;
-    session.said = teller.into_said();
+    session.said = Some(teller.into_said());
     let next = match ended {
         Ok(next) => next,
         Err(Trouble::Busy) => {

@@ -126,11 +126,10 @@ pub struct Session {
 impl Session {
     /// Whether the watch shows another status than was written last. It must be said anew: nothing
     /// else would, before the next look.
-    pub fn is_overwritten_in(&self, seen: &Object) -> bool {
-        let said = self.said.as_ref();
-        match seen {
-            Object::Known(seen) => said.is_some_and(|said| said.is_overwritten_in(seen)),
-            Object::Undecodable(..) => false,
+    pub fn is_overwritten_in(&mut self, seen: &Object) -> bool {
+        match (seen, &mut self.said) {
+            (Object::Known(seen), Some(said)) => said.is_overwritten_in(seen),
+            _ => false,
         }
     }
 
@@ -147,12 +146,12 @@ impl Session {
             .as_ref()
             .filter(|found| is_owned(&found.metadata));
         if let Some(vault) = &self.vault {
-            vault.load(subscription.clone(), found).await;
+            vault.load(subscription, found).await;
             return vault.clone();
         }
         let vault = Arc::new(Vault::new(
             Api::namespaced(context.client.clone(), &key.namespace),
-            subscription.clone(),
+            subscription,
             found,
             context.clock.clone(),
             context.identity.clone(),
