@@ -224,6 +224,7 @@ impl Cluster {
     ) -> Result<Duration, String> {
         let begun = Instant::now();
         loop {
+            let looked = Instant::now();
             let ready = self.ready(shops)?;
             if ready >= count {
                 return Ok(begun.elapsed());
@@ -234,7 +235,9 @@ impl Cluster {
                     "{ready} of {count} of `{what}` are Ready after {patience:?}"
                 ));
             }
-            std::thread::sleep(Duration::from_millis(200));
+            // A list of a thousand is work for the API server, which the operator waits for as well.
+            let pause = (looked.elapsed() * 5).max(Duration::from_millis(200));
+            std::thread::sleep(pause.min(Duration::from_secs(5)));
         }
     }
 
@@ -280,7 +283,12 @@ impl Cluster {
                 .replace(&owner(&name), &owner(&new))
                 .replace(&name, &new);
             let copy: WebhookSubscription = serde_json::from_str(&text_of).map_err(text)?;
-            let status = copy.status.clone();
+            let mut status = copy.status.clone().unwrap_or_default();
+            // Of its first generation, however often the original was changed.
+            status.observed_generation = 1;
+            for condition in &mut status.conditions {
+                condition.observed_generation = Some(1);
+            }
             let mut made = WebhookSubscription::new(&new, copy.spec);
             made.metadata.finalizers = copy.metadata.finalizers;
             let made = all.create(&PostParams::default(), &made).await;
