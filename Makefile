@@ -31,7 +31,7 @@ $(DENY):
 	@echo "installing cargo-deny into target/tools (minutes the first time) ..."
 	$(CARGO) install --quiet --locked --root $(TOOLS) cargo-deny@0.20.2
 
-bench: ## Measure everything, about 30 minutes; writes target/bench/ and docs/performance.md
+bench: tools ## Measure everything, about 40 minutes; writes target/bench/ and docs/performance.md
 	$(CARGO) bench --bench journey -- $(BENCH_ARGS)
 
 crds: ## Write crds/, docs/resource.md and docs/conditions.md anew from the types

@@ -9,10 +9,12 @@
 
 mod answered;
 mod arguments;
+mod cluster;
 mod consumer;
 mod fill;
 mod load;
 mod machine;
+mod operator;
 mod parts;
 mod plot;
 mod process;

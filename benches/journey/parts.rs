@@ -6,6 +6,7 @@ mod accept;
 mod burst;
 mod consume;
 mod memory;
+mod operator;
 mod steady;
 mod store;
 
@@ -59,6 +60,11 @@ pub const PARTS: &[Part] = &[
         name: "steady",
         about: "ten minutes at half load: latency and growth",
         run: steady::run,
+    },
+    Part {
+        name: "operator",
+        about: "the operator on a real API server: 1,000 subscriptions, and 10,000",
+        run: operator::run,
     },
 ];
 

@@ -83,6 +83,13 @@ impl Process {
         Self::start(&program.display().to_string(), command)
     }
 
+    /// Another program as it is described, on whichever core is free, its log going to a file.
+    pub fn described(mut command: Command, log: &Path) -> io::Result<Self> {
+        command.stderr(File::create(log)?);
+        let name = command.get_program().display().to_string();
+        Self::start(&name, command)
+    }
+
     fn start(name: &str, mut command: Command) -> io::Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())

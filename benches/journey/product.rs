@@ -108,7 +108,7 @@ impl Setup {
 }
 
 /// Addresses that nobody listens on now.
-fn free_addresses() -> io::Result<[SocketAddr; 3]> {
+pub fn free_addresses() -> io::Result<[SocketAddr; 3]> {
     let bind = || TcpListener::bind(("127.0.0.1", 0));
     let held = [bind()?, bind()?, bind()?];
     Ok([
@@ -129,6 +129,17 @@ fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
+/// The answer to a GET, head included.
+pub fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
 /// The instant provider in a process of its own.
 pub struct Provider {
     process: Process,
@@ -145,8 +156,16 @@ impl Provider {
 
     /// How many reads of entities it answered.
     pub fn reads(&self) -> io::Result<u64> {
-        let request = b"GET /control/reads HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n";
-        let answer = exchange(self.address, request)?;
+        self.count("reads")
+    }
+
+    /// How many requests its registry answered.
+    pub fn registry(&self) -> io::Result<u64> {
+        self.count("registry")
+    }
+
+    fn count(&self, of: &str) -> io::Result<u64> {
+        let answer = get(self.address, &format!("/control/{of}"))?;
         let number = answer.rsplit("\r\n").next().unwrap_or_default();
         number
             .parse()

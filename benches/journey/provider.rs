@@ -1,7 +1,8 @@
 //! An instant provider: answers from memory, in microseconds, so that what is measured is Bellhop.
 //!
-//! Owns: the registry's four methods for one rule per type, one rate for whatever is asked, and
-//! how its version moves. Never here: a delay, or anything of the simulator, which checks what it
+//! Owns: the registry's four methods for one rule per API key and type, one rate for whatever is
+//! asked, and how its version moves. Whose key begins with `stuck` gets no answer of the registry.
+//! Never here: a delay, or anything of the simulator, which checks what it
 //! is sent and takes its time for it.
 
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
@@ -49,7 +50,10 @@ impl FromStr for Mode {
 
 struct Provider {
     mode: Mode,
-    rules: Mutex<HashMap<String, Value>>,
+    /// By API key and type.
+    rules: Mutex<HashMap<(String, String), Value>>,
+    /// Requests that the registry has answered.
+    registry: AtomicU64,
     reads: AtomicU64,
     begun: OnceLock<Instant>,
 }
@@ -59,6 +63,7 @@ pub fn router(mode: Mode) -> Router {
     let provider = Provider {
         mode,
         rules: Mutex::default(),
+        registry: AtomicU64::new(0),
         reads: AtomicU64::new(0),
         begun: OnceLock::new(),
     };
@@ -74,6 +79,8 @@ pub fn router(mode: Mode) -> Router {
         )
         .route("/control/begin", post(begin))
         .route("/control/reads", get(reads))
+        .route("/control/registry", get(registry))
+        .route("/control/copies", post(copies))
         .with_state(Arc::new(provider))
 }
 
@@ -81,8 +88,16 @@ async fn rule(
     State(provider): State<Arc<Provider>>,
     Path(kind): Path<String>,
     method: Method,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    let key = headers.get("x-api-key");
+    let key = key.and_then(|key| key.to_str().ok()).unwrap_or_default();
+    if key.starts_with("stuck") {
+        return std::future::pending().await;
+    }
+    provider.registry.fetch_add(1, Ordering::Relaxed);
+    let kind = (key.to_owned(), kind);
     let mut rules = provider
         .rules
         .lock()
@@ -126,6 +141,37 @@ async fn rate(
     };
     let body = format!(r#"{{"rate":{}}}"#, document(&product, &rate, version));
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// How many requests the registry has answered.
+async fn registry(State(provider): State<Arc<Provider>>) -> String {
+    provider.registry.load(Ordering::Relaxed).to_string()
+}
+
+/// Rules of more accounts: those of one of them, with other words in their URLs. A line each:
+/// `from to old new old new`.
+async fn copies(State(provider): State<Arc<Provider>>, body: String) -> StatusCode {
+    let mut rules = provider
+        .rules
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let originals: Vec<_> = rules.clone().into_iter().collect();
+    for line in body.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [from, to, words @ ..] = words.as_slice() else {
+            return StatusCode::BAD_REQUEST;
+        };
+        for ((_, kind), rule) in originals.iter().filter(|((key, _), _)| key == from) {
+            let mut rule = rule.clone();
+            let mut url = rule["url"].as_str().unwrap_or_default().to_owned();
+            for pair in words.chunks_exact(2) {
+                url = url.replace(pair[0], pair[1]);
+            }
+            rule["url"] = url.into();
+            rules.insert(((*to).to_owned(), kind.clone()), rule);
+        }
+    }
+    StatusCode::NO_CONTENT
 }
 
 async fn begin(State(provider): State<Arc<Provider>>) {

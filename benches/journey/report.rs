@@ -158,11 +158,17 @@ impl Report {
             );
         }
         let mut parts: Vec<&str> = self.measures.iter().map(|measure| measure.part).collect();
-        parts.dedup();
+        // One that could not be measured says so.
+        parts.extend(self.notes.iter().map(|(part, _)| *part));
+        let mut seen = std::collections::HashSet::new();
+        parts.retain(|part| seen.insert(*part));
         for part in parts {
             let _ = writeln!(text, "### {part}\n");
             for (_, note) in self.notes.iter().filter(|(of, _)| *of == part) {
                 let _ = writeln!(text, "{note}\n");
+            }
+            if self.measures.iter().all(|measure| measure.part != part) {
+                continue;
             }
             text.push_str(
                 "| measure | median | min – max | target | |\n|---|---:|---:|---:|---|\n",

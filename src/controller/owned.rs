@@ -81,6 +81,26 @@ pub struct Rotation {
     pub gaps: BTreeMap<NotificationType, u64>,
 }
 
+/// What of a subscription is in its owned Secret: all that is kept of it between passes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Whose {
+    /// Its name.
+    pub name: String,
+    namespace: Option<String>,
+    owner: Option<OwnerReference>,
+}
+
+impl Whose {
+    /// Of this subscription.
+    pub fn of(subscription: &WebhookSubscription) -> Self {
+        Self {
+            name: subscription.name_any(),
+            namespace: subscription.namespace(),
+            owner: owner(subscription),
+        }
+    }
+}
+
 /// What the owned Secret says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Content {
@@ -144,8 +164,8 @@ impl Content {
 
     /// The whole Secret as it is applied: what is not in it any more goes. `version` is what it is
     /// based on; a Secret that moved meanwhile refuses it.
-    pub fn build(&self, subscription: &WebhookSubscription, version: Option<String>) -> KubeSecret {
-        let name = subscription.name_any();
+    pub fn build(&self, whose: &Whose, version: Option<String>) -> KubeSecret {
+        let name = whose.name.clone();
         let mut data = BTreeMap::new();
         let mut put = |key: &str, text: String| {
             data.insert(key.to_owned(), ByteString(text.into_bytes()));
@@ -184,7 +204,7 @@ impl Content {
         KubeSecret {
             metadata: ObjectMeta {
                 name: Some(secret_name(&name)),
-                namespace: subscription.namespace(),
+                namespace: whose.namespace.clone(),
                 resource_version: version,
                 labels: Some(BTreeMap::from([
                     (MANAGED_BY.to_owned(), MANAGER.to_owned()),
@@ -192,7 +212,7 @@ impl Content {
                 ])),
                 annotations: Some(annotations),
                 finalizers: Some(vec![FINALIZER.to_owned()]),
-                owner_references: owner(subscription).map(|owner| vec![owner]),
+                owner_references: whose.owner.clone().map(|owner| vec![owner]),
                 ..ObjectMeta::default()
             },
             data: Some(data),
@@ -313,7 +333,7 @@ mod tests {
     #[test]
     fn what_is_written_is_what_is_read() {
         let content = full();
-        let secret = content.build(&subscription(), Some("7".to_owned()));
+        let secret = content.build(&Whose::of(&subscription()), Some("7".to_owned()));
         assert_eq!(Content::of(&secret), content);
         // As the receiver's key folder reads it: newest first, a line each.
         let data = secret.data.expect("data");

@@ -49,7 +49,10 @@ async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
     if session.deleted.is_some() && session.deleted == snapshot.object.metadata().uid {
         return Some(Next::WhenAsked);
     }
-    let as_before = !due && !snapshot.moved && session.last.as_ref() == Some(&inputs);
+    let as_before = !due
+        && !snapshot.moved
+        && session.last.as_ref() == Some(&inputs)
+        && !session.is_overwritten_in(&snapshot.object);
     let news = context.reach.shown(&key);
     let news = news.filter(|found| session.looked != Some(*found));
     if as_before && news.is_none() {
@@ -80,7 +83,7 @@ async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
         }
         _ => work.run(&mut session, inputs).await,
     };
-    session.said = teller.into_said();
+    session.said = Some(teller.into_said());
     let next = match ended {
         Ok(next) => next,
         Err(Trouble::Busy) => {
@@ -187,6 +190,7 @@ impl Work<'_> {
             }
         };
         if session.last.is_none()
+            && !session.begun
             && let Some(delay) = self.settled_before(&checked, &read)
         {
             let (probe, desired) = (owned(&read).probe, &checked.desired);
@@ -198,6 +202,7 @@ impl Work<'_> {
             return Ok(rest(session, inputs, Some(delay)));
         }
         let _turn = self.turn(checked.account.clone())?;
+        session.begun = true;
         if checked.desired.mode == Mode::Manage {
             add_finalizer(&self.context.client, self.key, &self.subscription.metadata).await?;
         }

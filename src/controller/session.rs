@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Context;
 use super::dereference::Dereferenced;
-use super::fleet::Key;
+use super::fleet::{Key, Object};
 use super::owned::is_owned;
 use super::providers::Watched;
 use super::teller::Said;
@@ -109,6 +109,9 @@ impl Line {
 pub struct Session {
     /// What the last pass rested on.
     pub last: Option<Inputs>,
+    /// A pass of this process has begun to work on it: what its status said at the start no longer
+    /// tells whether anything is left to do.
+    pub begun: bool,
     /// The owned Secret.
     pub vault: Option<Arc<Vault>>,
     /// The account in use.
@@ -124,6 +127,15 @@ pub struct Session {
 }
 
 impl Session {
+    /// Whether the watch shows another status than was written last. It must be said anew: nothing
+    /// else would, before the next look.
+    pub fn is_overwritten_in(&mut self, seen: &Object) -> bool {
+        match (seen, &mut self.said) {
+            (Object::Known(seen), Some(said)) => said.is_overwritten_in(seen),
+            _ => false,
+        }
+    }
+
     /// The owned Secret, as it was just read.
     pub async fn vault(
         &mut self,
@@ -137,12 +149,12 @@ impl Session {
             .as_ref()
             .filter(|found| is_owned(&found.metadata));
         if let Some(vault) = &self.vault {
-            vault.load(subscription.clone(), found).await;
+            vault.load(subscription, found).await;
             return vault.clone();
         }
         let vault = Arc::new(Vault::new(
             Api::namespaced(context.client.clone(), &key.namespace),
-            subscription.clone(),
+            subscription,
             found,
             context.clock.clone(),
             context.identity.clone(),

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
+use kube::Api;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, ResourceExt as _};
 use tokio::sync::Mutex;
 
-use super::owned::{Content, MANAGER, secret_name};
+use super::owned::{Content, MANAGER, Whose, secret_name};
 use crate::api::NotificationType;
 use crate::api::v1alpha1::WebhookSubscription;
 use crate::clock::Clock;
@@ -29,7 +29,7 @@ use crate::secrets::{Fingerprint, Secret};
 pub const KEY_GRACE: Duration = Duration::from_mins(15);
 
 struct Held {
-    subscription: Arc<WebhookSubscription>,
+    whose: Whose,
     content: Content,
     version: Option<String>,
     /// Changed in memory, and written with the next change or flush.
@@ -69,13 +69,13 @@ impl Vault {
     /// `identity` is this process's.
     pub fn new(
         secrets: Api<KubeSecret>,
-        subscription: Arc<WebhookSubscription>,
+        subscription: &WebhookSubscription,
         found: Option<&KubeSecret>,
         clock: Arc<dyn Clock>,
         identity: String,
     ) -> Self {
         let held = Held {
-            subscription,
+            whose: Whose::of(subscription),
             content: found.map(Content::of).unwrap_or_default(),
             version: found.and_then(|found| found.metadata.resource_version.clone()),
             unwritten: false,
@@ -92,9 +92,9 @@ impl Vault {
     }
 
     /// What is known after a new look, for a new pass.
-    pub async fn load(&self, subscription: Arc<WebhookSubscription>, found: Option<&KubeSecret>) {
+    pub async fn load(&self, subscription: &WebhookSubscription, found: Option<&KubeSecret>) {
         let mut held = self.held.lock().await;
-        held.subscription = subscription;
+        held.whose = Whose::of(subscription);
         held.content = found.map(Content::of).unwrap_or_default();
         held.version = found.and_then(|found| found.metadata.resource_version.clone());
         held.unwritten = false;
@@ -157,9 +157,9 @@ impl Vault {
     }
 
     async fn write(&self, held: &mut Held, content: Content) -> Result<(), kube::Error> {
-        let secret = content.build(&held.subscription, held.version.clone());
+        let secret = content.build(&held.whose, held.version.clone());
         let params = PatchParams::apply(MANAGER).force();
-        let name = secret_name(&held.subscription.name_any());
+        let name = secret_name(&held.whose.name);
         let answer = self
             .secrets
             .patch(&name, &params, &Patch::Apply(&secret))

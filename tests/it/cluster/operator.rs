@@ -12,4 +12,5 @@ mod program;
 mod reach;
 mod rig;
 mod rotation;
+mod status;
 mod told;

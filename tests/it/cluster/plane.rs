@@ -188,6 +188,7 @@ impl Plane {
         // The last line may be half written.
         let events = log
             .lines()
+            .filter(|line| line.contains(user))
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let of_user = events.filter(|event| event["user"]["username"] == user);
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -312,6 +313,8 @@ fn start_apiserver(folder: &Path, programs: &Programs, port: u16) -> Supervised 
         ("--authorization-mode", "RBAC".into()),
         ("--audit-policy-file", file("audit.yaml")),
         ("--audit-log-path", file("audit.log")),
+        // In one file, however long.
+        ("--audit-log-maxsize", "100000".into()),
         // Nobody runs who would make the accounts that it wants.
         ("--disable-admission-plugins", "ServiceAccount".into()),
         // Stricter than most clusters: who names an owner must have a right on it.

@@ -7,7 +7,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// A running program; dropping it stops it.
 pub struct Supervised {
@@ -41,9 +41,31 @@ impl Supervised {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Sends the program itself a signal, such as `-TERM`.
+    pub fn signal(&self, name: &str) {
+        let file = self.log.with_extension("log.pid");
+        let number = || {
+            let text = std::fs::read_to_string(&file).ok()?;
+            text.trim().parse::<u32>().ok()
+        };
+        // The script writes it down as soon as it has started the program.
+        let pid = std::iter::repeat_with(number)
+            .inspect(|_| std::thread::sleep(std::time::Duration::from_millis(5)))
+            .take(2_000)
+            .find_map(|pid| pid)
+            .unwrap();
+        let sent = Command::new("kill").args([name, &pid.to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// How it ended, if it has.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.script.try_wait().unwrap()
+    }
+
     /// The last lines of its log, if it has ended.
     pub fn ended(&mut self) -> Option<String> {
-        let status = self.script.try_wait().unwrap()?;
+        let status = self.status()?;
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         let last = lines[lines.len().saturating_sub(20)..].join("\n");

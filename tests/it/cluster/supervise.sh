@@ -11,6 +11,7 @@ trap 'kill -KILL "$program" 2>/dev/null; wait "$program"; rm -rf "$folder"; exit
 exec 3<&0
 "$@" >"$log" 2>&1 </dev/null 3<&- &
 program=$!
+echo "$program" >"$log.pid"
 (
     while read -r _; do :; done
     kill -TERM $$

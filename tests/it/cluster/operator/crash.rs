@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use kube::ResourceExt as _;
+use kube::api::ListParams;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::rig::{BREAKS, Break, Breaker, KEY, Rig};
@@ -51,10 +53,14 @@ async fn prepare(phase: Phase) -> Option<Rig> {
     Some(rig)
 }
 
-/// Waits for the end of the phase and checks it.
+/// Waits for the end of the phase and checks it: the rules, what is in the cluster, and that nothing
+/// was done twice.
 async fn check(rig: &Rig, phase: Phase) {
     if phase == Phase::Delete {
         rig.check_gone("shop").await;
+        assert_eq!(secrets(rig).await, ["redeam-keys"]);
+        assert_eq!(done(rig, "POST", 201), each(1), "no rule is made");
+        assert_eq!(done(rig, "DELETE", 204), each(1));
         return;
     }
     for _ in 0..1_200 {
@@ -70,26 +76,42 @@ async fn check(rig: &Rig, phase: Phase) {
     rig.until("shop", "Ready", "True Ok").await;
     rig.check_registered("shop").await;
     // No second effect: one rule made per type, and one more by the rotation.
-    let made = if phase == Phase::Rotate { 2 } else { 1 };
-    assert_eq!(
-        posts(rig),
-        BTreeMap::from([("rates", made), ("bookings", made)])
-    );
+    let rotations = usize::from(phase == Phase::Rotate);
+    assert_eq!(done(rig, "POST", 201), each(1 + rotations));
+    assert_eq!(done(rig, "DELETE", 204), each(rotations));
+    assert_eq!(secrets(rig).await, ["redeam-keys", "shop-bellhop"]);
+    let owned = rig.secrets().get("shop-bellhop").await.unwrap();
+    let resyncs: Value = serde_json::from_slice(&owned.data.unwrap()["resyncs"].0).unwrap();
+    let times = 1 + rotations;
+    assert_eq!(resyncs, json!({ "Rate": times, "Booking": times }));
+    let notes = owned.metadata.annotations.unwrap_or_default();
+    assert!(!notes.contains_key("bellhop.dev/resync-owed"), "{notes:?}");
 }
 
-/// Rules that the provider has made, by the end of their path.
-fn posts(rig: &Rig) -> BTreeMap<&'static str, usize> {
-    let mut posts = BTreeMap::new();
+/// The names of all Secrets.
+async fn secrets(rig: &Rig) -> Vec<String> {
+    let all = rig.secrets().list(&ListParams::default()).await.unwrap();
+    all.into_iter().map(|secret| secret.name_any()).collect()
+}
+
+/// What the registry has done, by the end of the rule's path.
+fn done(rig: &Rig, method: &str, status: u16) -> BTreeMap<&'static str, usize> {
+    let mut done = BTreeMap::new();
     for request in rig.simulator.control().requests(0, usize::MAX) {
-        if request.method == "POST" && request.status == 201 {
+        if request.method == method && request.status == status {
             for path in ["rates", "bookings"] {
                 if request.target.ends_with(path) {
-                    *posts.entry(path).or_insert(0) += 1;
+                    *done.entry(path).or_insert(0) += 1;
                 }
             }
         }
     }
-    posts
+    done
+}
+
+fn each(times: usize) -> BTreeMap<&'static str, usize> {
+    let both = ["rates", "bookings"].map(|path| (path, times));
+    both.into_iter().filter(|_| times > 0).collect()
 }
 
 /// The calls of the phase when nothing breaks.
@@ -128,6 +150,13 @@ async fn every_crash_point(phase: Phase) {
     };
     println!("{} calls: {calls:#?}", calls.len());
     assert!(calls.len() > 8, "{calls:?}");
+    if phase == Phase::Register {
+        // The budget of requests is small: each type is looked at once.
+        let reads = calls
+            .iter()
+            .filter(|call| call.starts_with("registry get "));
+        assert_eq!(reads.count(), 7, "{calls:?}");
+    }
     let permits = Arc::new(Semaphore::new(8));
     let mut runs = tokio::task::JoinSet::new();
     for (number, call) in calls.into_iter().enumerate() {

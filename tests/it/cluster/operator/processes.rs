@@ -1,45 +1,62 @@
-//! The program itself: two replicas and their lease. Oracle: the Lease, and the process' end.
+//! The program itself: two replicas and their lease. Oracle: the Lease, the process' end, and the
+//! API server's audit log.
 
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use serde_json::json;
 
+use super::super::eventually;
+use super::super::plane::Call;
+use super::super::process::{bellhop, start};
+use super::super::supervise::Supervised;
 use super::rig::{KEY, Rig};
 
-/// A running `bellhop operator`; killed when it goes out of scope.
-struct Program(Child);
+/// A replica of the operator, which never outlives this process. Shows its log when the test fails.
+struct Replica(Supervised);
 
-impl Program {
+impl Replica {
     fn start(rig: &Rig, identity: &str) -> Self {
+        // A user of its own: the API server's audit log then tells who did what.
+        let user = format!("{}-{identity}", rig.space.name);
+        let kubeconfig = rig.space.plane.kubeconfig(&user, "system:masters");
         let registry = rig.simulator.registry_url();
-        let namespace = &rig.space.name;
-        let child = Command::new(env!("CARGO_BIN_EXE_bellhop"))
-            .arg("operator")
-            .args(["--namespaces", namespace, "--lease-namespace", namespace])
-            .args(["--identity", identity, "--admin-listen", "127.0.0.1:0"])
-            .args(["--sandbox-registry-url", &registry])
-            .env("KUBECONFIG", &rig.space.plane.admin)
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        Self(child)
+        Self::of(&kubeconfig, &rig.space.name, &registry, identity)
+    }
+
+    fn of(kubeconfig: &Path, namespace: &str, registry: &str, identity: &str) -> Self {
+        let mut operator = bellhop(&["operator", "--admin-listen", "127.0.0.1:0"]);
+        operator.args(["--namespaces", namespace, "--lease-namespace", namespace]);
+        operator.args(["--identity", identity, "--sandbox-registry-url", registry]);
+        operator.env("KUBECONFIG", kubeconfig);
+        Self(start("operator", &operator))
     }
 
     fn signal(&self, name: &str) {
-        let pid = self.0.id().to_string();
-        let sent = Command::new("kill").args([name, &pid]).status();
-        assert!(sent.unwrap().success());
+        self.0.signal(name);
+    }
+
+    /// Its exit code, once it has ended by itself.
+    async fn ended(&mut self) -> Option<i32> {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(20) {
+            if let Some(status) = self.0.status() {
+                return status.code();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it goes on after 20 s");
     }
 }
 
-impl Drop for Program {
+impl Drop for Replica {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        if std::thread::panicking() {
+            println!("--- a replica said ---\n{}", self.0.log());
+        }
     }
 }
 
@@ -70,9 +87,9 @@ async fn two_replicas_hand_over() {
         return;
     };
     rig.create_keys("redeam-keys", KEY).await;
-    let first = Program::start(&rig, "first");
+    let first = Replica::start(&rig, "first");
     until_led_by(&rig, "first").await;
-    let second = Program::start(&rig, "second");
+    let second = Replica::start(&rig, "second");
     rig.create("shop", |_| {}).await;
     rig.until("shop", "Ready", "True Ok").await;
     rig.check_registered("shop").await;
@@ -86,7 +103,7 @@ async fn two_replicas_hand_over() {
     drop(first);
 
     // Killed: the lease must run out.
-    let third = Program::start(&rig, "third");
+    let third = Replica::start(&rig, "third");
     tokio::time::sleep(Duration::from_secs(3)).await;
     second.signal("-KILL");
     let killed = until_led_by(&rig, "third").await;
@@ -108,7 +125,7 @@ async fn whoever_lost_the_lease_ends() {
     let Some(rig) = Rig::new("lost").await else {
         return;
     };
-    let mut program = Program::start(&rig, "first");
+    let mut program = Replica::start(&rig, "first");
     until_led_by(&rig, "first").await;
     let leases: Api<Lease> = Api::namespaced(rig.space.client.clone(), &rig.space.name);
     let stolen = json!({ "spec": { "holderIdentity": "thief" } });
@@ -121,18 +138,104 @@ async fn whoever_lost_the_lease_ends() {
         )
         .await
         .unwrap();
-    let begun = Instant::now();
-    let ended = loop {
-        if let Some(status) = program.0.try_wait().unwrap() {
-            break status;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20), "it goes on");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    assert_eq!(ended.code(), Some(1));
+    assert_eq!(program.ended().await, Some(1));
     assert_eq!(
         holder(&rig).await.as_deref(),
         Some("thief"),
         "and leaves it alone"
     );
+}
+
+/// A leader that sleeps in the middle of a registration, beyond its lease, with a write on its way.
+#[tokio::test]
+async fn a_leader_that_wakes_up_late_writes_nothing() {
+    let Some(rig) = Rig::new("late").await else {
+        return;
+    };
+    rig.create_keys("redeam-keys", KEY).await;
+    let slow = json!({ "latency-min-ms": 400, "latency-max-ms": 400 });
+    rig.simulator.control().merge_faults(&slow).unwrap();
+    let mut old = Replica::start(&rig, "old");
+    until_led_by(&rig, "old").await;
+    let new = Replica::start(&rig, "new");
+    rig.create("shop", |_| {}).await;
+    // Its answer is still on its way.
+    rig.eventually("the first rule is made", || rig.rules().len() == 1)
+        .await;
+    old.signal("-STOP");
+    until_led_by(&rig, "new").await;
+    rig.until("shop", "Ready", "True Ok").await;
+    rig.check_registered("shop").await;
+    let user = format!("{}-old", rig.space.name);
+    let written = |calls: Vec<Call>| {
+        let writes = calls.into_iter().filter(|call| {
+            !matches!(call.verb.as_str(), "get" | "list" | "watch") && call.code < 300
+        });
+        writes.count()
+    };
+    let before = written(rig.space.plane.calls(&user));
+    assert!(before > 0, "it has led");
+    let asked = || {
+        let requests = rig.simulator.control().requests(0, usize::MAX);
+        requests.iter().filter(|one| one.method != "GET").count()
+    };
+    let asked_before = asked();
+
+    old.signal("-CONT");
+    assert_eq!(old.ended().await, Some(1));
+    assert_eq!(written(rig.space.plane.calls(&user)), before);
+    assert_eq!(asked(), asked_before, "nor to the provider");
+    rig.check_registered("shop").await;
+    assert!(holder(&rig).await.is_some_and(|one| one.starts_with("new")));
+    drop(new);
+}
+
+/// Runs only as a child of the test below.
+#[test]
+#[ignore = "the process that another test kills"]
+fn owner() {
+    let identity = std::env::var("BELLHOP_REPLICA_TEST").unwrap();
+    let kubeconfig = std::env::var_os("KUBECONFIG").unwrap();
+    let _replica = Replica::of(
+        Path::new(&kubeconfig),
+        "shop",
+        "http://127.0.0.1:9",
+        &identity,
+    );
+    std::thread::sleep(Duration::from_secs(1_000));
+}
+
+/// It needs no API server: a replica that finds none waits for it.
+#[test]
+fn a_replica_dies_with_a_killed_test_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("kubeconfig");
+    let nobody = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "none",
+        "contexts": [{ "name": "none", "context": { "cluster": "none", "user": "none" } }],
+        "clusters": [{ "name": "none", "cluster": { "server": "http://127.0.0.1:9" } }],
+        "users": [{ "name": "none", "user": {} }]
+    });
+    std::fs::write(&kubeconfig, nobody.to_string()).unwrap();
+    let identity = format!("orphan-{:016x}", fastrand::u64(..));
+    let mut owner = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--ignored",
+            "--exact",
+            "cluster::operator::processes::owner",
+        ])
+        .env("BELLHOP_REPLICA_TEST", &identity)
+        .env("KUBECONFIG", &kubeconfig)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // By what it was told: whose child it is at the end does not matter.
+    let runs = || {
+        let all = Command::new("ps").args(["-A", "-o", "args"]).output();
+        String::from_utf8_lossy(&all.unwrap().stdout).contains(&identity)
+    };
+    eventually("the replica runs", || runs().then_some(()));
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    eventually("the replica is gone", || (!runs()).then_some(()));
 }

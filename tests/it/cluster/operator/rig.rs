@@ -28,7 +28,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::super::rules::smallest;
@@ -63,6 +63,10 @@ pub struct Breaker {
     /// The next delete at the registry is the process' last call, and takes effect after this time.
     pub late_delete: Mutex<Option<Duration>>,
     refused: Mutex<Vec<(Request, u16)>>,
+    /// Calls that break in some other way than by their number, each once.
+    named: Mutex<Vec<(&'static str, Break)>>,
+    /// Watches wait as long as this is true: what is seen is what was listed.
+    blind: watch::Sender<bool>,
 }
 
 /// A kind of request to the API server.
@@ -79,6 +83,32 @@ impl Breaker {
             at: Mutex::new(Some((number, how))),
             ..Self::default()
         })
+    }
+
+    /// Breaks the next call of this name; said twice for one name, the next two.
+    pub fn break_next(&self, what: &'static str, how: Break) {
+        self.named.lock().unwrap().push((what, how));
+    }
+
+    /// How many of them are still to come.
+    pub fn to_break(&self) -> usize {
+        self.named.lock().unwrap().len()
+    }
+
+    /// Whether watches that begin from now on wait.
+    pub fn blind(&self, blind: bool) {
+        self.blind.send_replace(blind);
+    }
+
+    async fn sight(&self) {
+        let mut blind = self.blind.subscribe();
+        let _ = blind.wait_for(|blind| !blind).await;
+    }
+
+    fn named(&self, what: &str) -> Option<Break> {
+        let mut named = self.named.lock().unwrap();
+        let at = named.iter().position(|(one, _)| *one == what)?;
+        Some(named.remove(at).1)
     }
 
     /// Answers the next `times` requests of a kind with this status.
@@ -109,13 +139,15 @@ impl Breaker {
         call: impl Future<Output = Result<T, E>>,
         broken: impl FnOnce() -> E,
     ) -> Result<T, E> {
-        let how = {
+        let named = self.named(&what);
+        let numbered = {
             let mut calls = self.calls.lock().unwrap();
             let number = calls.len();
             calls.push(what);
             let at = *self.at.lock().unwrap();
             at.filter(|(at, _)| *at == number).map(|(_, how)| how)
         };
+        let how = numbered.or(named);
         match how {
             None => call.await,
             Some(Break::FailBefore) => Err(broken()),
@@ -153,6 +185,9 @@ fn broken_client(inner: Client, breaker: Arc<Breaker>) -> Client {
             };
             if let Some(status) = breaker.refusal(kind) {
                 return Ok(refusal(status));
+            }
+            if kind == Request::Watch {
+                breaker.sight().await;
             }
             if kind != Request::Other {
                 return inner.send(request).await;
@@ -538,6 +573,16 @@ impl Rig {
     /// What the provider's registry holds, by kind.
     pub fn rules(&self) -> BTreeMap<Kind, Value> {
         self.simulator.control().rules().into_iter().collect()
+    }
+
+    /// Takes a rule out of the registry, as somebody with the same keys does it.
+    pub async fn remove_rule(&self, path: &str) {
+        let url = format!("{}/{path}", self.simulator.registry_url());
+        let request = reqwest::Client::new().delete(url);
+        let request = request.header("X-API-Key", KEY);
+        let request = request.header("X-API-Secret", "an-api-secret");
+        let answer = request.send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
     }
 
     /// The first key in the owned Secret, per type.

@@ -275,6 +275,8 @@ impl Life {
 pub async fn live(folder: &Path, seed: u64, life: u64, count: u64) {
     let clock = SystemClock::new();
     let options = Options {
+        // Small, so that checkpoints come often.
+        size_bytes: 64 << 20,
         min_interval: Duration::ZERO,
         ..Options::default()
     };
