@@ -23,27 +23,29 @@ async fn drift_is_mended_and_suspend_disables() {
     let new = rig.simulator.control().rotate_key(Kind::Rate).unwrap();
     let now = |value: &str| json!({ "metadata": { "annotations": { "bellhop.dev/reconcile-at": value } } });
     rig.patch("shop", now("1")).await;
-    let mut lines = String::new();
-    for _ in 0..200 {
-        let secret = rig.secrets().get("shop-bellhop").await.unwrap();
-        let data = secret.data.unwrap();
-        lines = String::from_utf8(data["rate"].0.clone()).unwrap();
-        if lines.starts_with(&new) {
-            let resyncs: serde_json::Value = serde_json::from_slice(&data["resyncs"].0).unwrap();
-            assert_eq!(
-                resyncs["Rate"],
-                json!(2),
-                "one at the start, one for the key"
-            );
-            assert_eq!(resyncs["Booking"], json!(1));
+    // The acknowledgement is the last that a pass writes.
+    let acknowledged = async || {
+        let status = rig.get("shop").await.unwrap().status.unwrap();
+        status.acknowledged.and_then(|known| known.reconcile_at)
+    };
+    for _ in 0..400 {
+        if acknowledged().await.as_deref() == Some("1") {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    assert_eq!(acknowledged().await.as_deref(), Some("1"));
+    let secret = rig.secrets().get("shop-bellhop").await.unwrap();
+    let data = secret.data.unwrap();
+    let lines = String::from_utf8(data["rate"].0.clone()).unwrap();
     assert_eq!(lines, format!("{new}\n{before}\n"));
-    let status = rig.get("shop").await.unwrap().status.unwrap();
-    let acknowledged = status.acknowledged.unwrap();
-    assert_eq!(acknowledged.reconcile_at.as_deref(), Some("1"));
+    let resyncs: serde_json::Value = serde_json::from_slice(&data["resyncs"].0).unwrap();
+    assert_eq!(
+        resyncs["Rate"],
+        json!(2),
+        "one at the start, one for the key"
+    );
+    assert_eq!(resyncs["Booking"], json!(1));
 
     rig.patch("shop", json!({ "spec": { "suspend": true } }))
         .await;
