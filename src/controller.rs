@@ -35,6 +35,8 @@ mod reconcile;
 pub mod register;
 pub mod release;
 mod rotate;
+#[cfg(test)]
+mod sample;
 pub mod session;
 pub mod status;
 pub mod teller;

@@ -288,24 +288,9 @@ fn json<T: Serialize>(value: &T) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sample::subscription;
     use super::*;
     use NotificationType::{Booking, PriceSchedule, Rate};
-
-    fn subscription() -> WebhookSubscription {
-        let mut made: WebhookSubscription = serde_json::from_value(serde_json::json!({
-            "apiVersion": "bellhop.dev/v1alpha1",
-            "kind": "WebhookSubscription",
-            "metadata": { "name": "shop", "namespace": "ns", "uid": "u-1" },
-            "spec": {
-                "environment": "sandbox",
-                "url": "https://hooks.example.com/r",
-                "credentialsSecretRef": { "name": "keys" },
-            },
-        }))
-        .expect("a subscription");
-        made.metadata.generation = Some(1);
-        made
-    }
 
     fn full() -> Content {
         let mut content = Content {
@@ -333,7 +318,12 @@ mod tests {
     #[test]
     fn what_is_written_is_what_is_read() {
         let content = full();
-        let secret = content.build(&Whose::of(&subscription()), Some("7".to_owned()));
+        let secret = content.build(
+            &Whose::of(&subscription(|object| {
+                object["metadata"]["generation"] = 1.into();
+            })),
+            Some("7".to_owned()),
+        );
         assert_eq!(Content::of(&secret), content);
         // As the receiver's key folder reads it: newest first, a line each.
         let data = secret.data.expect("data");

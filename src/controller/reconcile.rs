@@ -19,7 +19,7 @@ use super::fleet::{Key, Object, Snapshot};
 use super::queue::Next;
 use super::reach::probes;
 use super::register::{Outcome, Pass};
-use super::session::{Inputs, PAUSED, RECONCILE_AT, ROTATE_KEYS, Session, jittered, spread};
+use super::session::{Inputs, PAUSED, RECONCILE_AT, ROTATE_KEYS, Session, spread};
 use super::status::Findings;
 use super::teller::Teller;
 use super::validate::{Checked, Refused, account, credentials, owned, validate};
@@ -27,6 +27,7 @@ use crate::api::v1alpha1::{Reachability, WebhookSubscription};
 use crate::api::{Condition, ConditionStatus, ConditionType, Reason};
 use crate::registration::Mode;
 use crate::registration::conflict::Account;
+use crate::registration::drift::jittered;
 
 /// How long a pass keeps off an account that another one is working on.
 const BUSY: Duration = Duration::from_millis(500);

@@ -186,11 +186,6 @@ impl Session {
     }
 }
 
-/// The interval with a tenth of jitter, so that many do not ask in step.
-pub fn jittered(interval: Duration) -> Duration {
-    interval.mul_f64(0.9 + 0.2 * fastrand::f64())
-}
-
 /// Where in the interval the first look of a subscription falls after a start: by its UID, so that
 /// thousands do not ask at once, however often the operator starts.
 pub fn spread(subscription: &WebhookSubscription, interval: Duration) -> Duration {
@@ -202,6 +197,9 @@ pub fn spread(subscription: &WebhookSubscription, interval: Duration) -> Duratio
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    use super::super::sample::subscription;
     use super::*;
 
     #[test]
@@ -209,17 +207,8 @@ mod tests {
         let hour = Duration::from_hours(1);
         let mut quarters = [0_u32; 4];
         for number in 0..1_000 {
-            let object: WebhookSubscription = serde_json::from_value(serde_json::json!({
-                "apiVersion": "bellhop.dev/v1alpha1",
-                "kind": "WebhookSubscription",
-                "metadata": { "name": "a", "uid": format!("uid-{number}") },
-                "spec": {
-                    "environment": "sandbox",
-                    "url": "https://hooks.example.com/r",
-                    "credentialsSecretRef": { "name": "keys" },
-                },
-            }))
-            .expect("a subscription");
+            let uid = json!(format!("uid-{number}"));
+            let object = subscription(|object| object["metadata"]["uid"] = uid);
             let delay = spread(&object, hour);
             assert_eq!(delay, spread(&object, hour), "the same after each start");
             quarters[(delay.as_secs() / 901) as usize] += 1;

@@ -149,22 +149,8 @@ mod tests {
     use kube::api::ObjectMeta;
     use serde_json::json;
 
+    use super::super::sample::subscription;
     use super::*;
-
-    fn subscription(change: impl FnOnce(&mut serde_json::Value)) -> WebhookSubscription {
-        let mut object = json!({
-            "apiVersion": "bellhop.dev/v1alpha1",
-            "kind": "WebhookSubscription",
-            "metadata": { "name": "shop", "namespace": "ns", "uid": "u-1" },
-            "spec": {
-                "environment": "sandbox",
-                "url": "https://hooks.example.com/r",
-                "credentialsSecretRef": { "name": "keys" },
-            },
-        });
-        change(&mut object);
-        serde_json::from_value(object).expect("a subscription")
-    }
 
     fn secret(entries: &[(&str, &str)]) -> KubeSecret {
         let entry = |(key, value): &(&str, &str)| {

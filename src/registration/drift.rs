@@ -118,7 +118,7 @@ impl DriftCheck {
     }
 
     /// The interval, or after trouble a delay that doubles up to it; never sooner than the provider
-    /// asks; a tenth of jitter, so that many subscriptions do not ask in step.
+    /// asks.
     fn delay(&self, troubles: u32, retry_after: Option<Duration>) -> Duration {
         let base = match troubles.checked_sub(1) {
             None => self.interval,
@@ -126,12 +126,11 @@ impl DriftCheck {
                 .saturating_mul(2_u32.saturating_pow(doublings))
                 .min(self.interval),
         };
-        let jittered = base.mul_f64(0.9 + 0.2 * fastrand::f64());
         // A provider that asks for more than a day is not obeyed beyond it.
         let asked = retry_after
             .unwrap_or_default()
             .min(Duration::from_hours(24));
-        jittered.max(asked)
+        jittered(base).max(asked)
     }
 
     fn publish(&self, report: Report, delay: Duration) {
@@ -159,4 +158,9 @@ async fn changed(desired: &mut watch::Receiver<Arc<DesiredRules>>) {
     if desired.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+/// The interval with a tenth of jitter, so that many subscriptions do not ask in step.
+pub fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + 0.2 * fastrand::f64())
 }

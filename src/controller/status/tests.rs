@@ -1,20 +1,11 @@
 //! What findings come to. Oracle: by hand.
 
+use super::super::sample::subscription;
 use super::*;
 use crate::registration::report::Changes;
 
-fn subscription(status: Option<WebhookSubscriptionStatus>) -> WebhookSubscription {
-    let mut made: WebhookSubscription = serde_json::from_value(json!({
-        "apiVersion": "bellhop.dev/v1alpha1",
-        "kind": "WebhookSubscription",
-        "metadata": { "name": "shop", "namespace": "ns", "generation": 3 },
-        "spec": {
-            "environment": "sandbox",
-            "url": "https://hooks.example.com/r",
-            "credentialsSecretRef": { "name": "keys" },
-        },
-    }))
-    .expect("a subscription");
+fn looked_at(status: Option<WebhookSubscriptionStatus>) -> WebhookSubscription {
+    let mut made = subscription(|object| object["metadata"]["generation"] = json!(3));
     made.status = status;
     made
 }
@@ -67,7 +58,7 @@ fn is(status: &str, reason: &str) -> Option<(String, String)> {
 
 #[test]
 fn the_same_findings_again_are_no_patch() {
-    let object = subscription(None);
+    let object = looked_at(None);
     let good = report(
         rule(Phase::Registered, RuleReason::Registered, Some("f")),
         1,
@@ -98,7 +89,7 @@ fn the_same_findings_again_are_no_patch() {
 
 #[test]
 fn the_summary_is_about_what_was_not_looked_at_as_well() {
-    let object = subscription(None);
+    let object = looked_at(None);
     let good = report(
         rule(Phase::Registered, RuleReason::Registered, Some("f")),
         1,
@@ -125,7 +116,7 @@ fn the_summary_is_about_what_was_not_looked_at_as_well() {
 
 #[test]
 fn a_type_that_another_one_has_is_wanted_all_the_same() {
-    let object = subscription(None);
+    let object = looked_at(None);
     let good = report(
         rule(Phase::Registered, RuleReason::Registered, Some("f")),
         1,

@@ -23,18 +23,7 @@ async fn drift_is_mended_and_suspend_disables() {
     let new = rig.simulator.control().rotate_key(Kind::Rate).unwrap();
     let now = |value: &str| json!({ "metadata": { "annotations": { "bellhop.dev/reconcile-at": value } } });
     rig.patch("shop", now("1")).await;
-    // The acknowledgement is the last that a pass writes.
-    let acknowledged = async || {
-        let status = rig.get("shop").await.unwrap().status.unwrap();
-        status.acknowledged.and_then(|known| known.reconcile_at)
-    };
-    for _ in 0..400 {
-        if acknowledged().await.as_deref() == Some("1") {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(acknowledged().await.as_deref(), Some("1"));
+    rig.until_acknowledged("shop", "1").await;
     let secret = rig.secrets().get("shop-bellhop").await.unwrap();
     let data = secret.data.unwrap();
     let lines = String::from_utf8(data["rate"].0.clone()).unwrap();

@@ -522,6 +522,20 @@ impl Rig {
         panic!("{name}: {kind} is {last:?}, not {says:?}, after 60 s");
     }
 
+    /// Waits until a value of `reconcile-at` is acknowledged, which a pass does last of all.
+    pub async fn until_acknowledged(&self, name: &str, value: &str) {
+        let mut last = None;
+        for _ in 0..1_200 {
+            let status = self.get(name).await.unwrap().status.unwrap_or_default();
+            last = status.acknowledged.and_then(|known| known.reconcile_at);
+            if last.as_deref() == Some(value) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{name}: {last:?} is acknowledged, not {value:?}, after 60 s");
+    }
+
     /// Waits until the object is gone.
     pub async fn until_gone(&self, name: &str) {
         for _ in 0..1_200 {

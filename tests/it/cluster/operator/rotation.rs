@@ -75,22 +75,10 @@ async fn a_rotation_tells_its_gap_and_calls_for_a_resync_of_each_type() {
     // A later look says the same, and nothing is done or told twice.
     let again = json!({ "metadata": { "annotations": { "bellhop.dev/reconcile-at": "1" } } });
     rig.patch("shop", again).await;
-    acknowledged(&rig, "1").await;
+    rig.until_acknowledged("shop", "1").await;
     assert_eq!(rig.message("shop", "Registered").await, message);
     assert_eq!(events(&rig, "KeysRotated").await.len(), 1);
     operator.stop().await;
-}
-
-async fn acknowledged(rig: &Rig, value: &str) {
-    for _ in 0..1_200 {
-        let status = rig.get("shop").await.unwrap().status.unwrap();
-        let known = status.acknowledged.unwrap_or_default();
-        if known.reconcile_at.as_deref() == Some(value) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("not acknowledged after 60 s");
 }
 
 /// Nothing was live, so nothing has a gap; the keys are new all the same.

@@ -25,14 +25,7 @@ async fn registered(test: &str, breaker: Arc<Breaker>) -> Option<(Rig, super::ri
 async fn look(rig: &Rig) {
     let now = json!({ "metadata": { "annotations": { "bellhop.dev/reconcile-at": "1" } } });
     rig.patch("shop", now).await;
-    for _ in 0..1_200 {
-        let status = rig.get("shop").await.unwrap().status.unwrap();
-        if status.acknowledged.is_some() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("no look after 60 s");
+    rig.until_acknowledged("shop", "1").await;
 }
 
 /// The watch shows nothing of what is written; a pass says trouble, the next one breaks off before

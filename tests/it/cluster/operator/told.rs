@@ -80,14 +80,7 @@ async fn a_new_value_of_reconcile_at_is_one_look_and_the_same_again_none() {
             .await;
         rig.eventually("the rule is back", || rig.rules().len() == 2)
             .await;
-        for _ in 0..200 {
-            let status = rig.get("shop").await.unwrap().status.unwrap();
-            let known = status.acknowledged.unwrap_or_default();
-            if known.reconcile_at.as_deref() == Some(value) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        rig.until_acknowledged("shop", value).await;
         rig.until("shop", "Ready", "True Ok").await;
         rig.check_registered("shop").await;
         let status = rig.get("shop").await.unwrap().status.unwrap();
