@@ -88,12 +88,9 @@ pub(super) fn open(
         Ok(connection)
     };
     let checkpointer = other()?;
-    let limit = |connection: &Connection| -> Result<(), OpenError> {
-        schema::configure_checkpointer(connection)
-            .map_err(Fault::from)
-            .map_err(&told)
-    };
-    limit(&checkpointer)?;
+    schema::configure_checkpointer(&checkpointer, &store.options)
+        .map_err(Fault::from)
+        .map_err(&told)?;
     let mut readers = Vec::new();
     for _ in 0..Engine::reader_count() {
         let reader = other()?;

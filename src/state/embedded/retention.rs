@@ -1,4 +1,4 @@
-//! Deleting what need not be kept, in small steps between batches.
+//! Deleting what need not be kept, in small steps: part of a batch's commit, or between batches.
 //!
 //! Owns: the ages and shares after which rows go. The newest event of an entity stays as long as
 //! the entity does; a removal stays at least seven days, and then moves the horizon of
@@ -33,10 +33,11 @@ impl Store {
         now: UnixMillis,
         ticks: Ticks,
     ) -> std::result::Result<bool, StateError> {
-        self.step(now, ticks, |store| store.retain_step(now))
+        self.step(now, ticks, |store| store.retain_within(now))
     }
 
-    fn retain_step(&mut self, now: UnixMillis) -> Result<bool> {
+    /// The same as a part of the step that is open.
+    pub(super) fn retain_within(&mut self, now: UnixMillis) -> Result<bool> {
         let mut more = self.retain_journal(now)?;
         more |= self.retain_settlements(now)?;
         more |= self.retain_superseded(now)?;

@@ -3,7 +3,7 @@
 //! Owns: `user_version` and the forward migrations; `application_id`, which tells a Bellhop store
 //! from any other SQLite file. Never here: a migration back, or one that is changed after release.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, FileControl, OptionalExtension};
 
 use super::error::{Fault, Result};
 use super::options::Options;
@@ -191,6 +191,7 @@ pub(super) fn configure_writer(connection: &Connection, options: &Options) -> ru
         i64::try_from(options.file_bytes() / PAGE_SIZE).unwrap_or(i64::MAX),
         |_| Ok(()),
     )?;
+    grow_in_chunks(connection, options)?;
     common(connection, 4096)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
@@ -205,10 +206,24 @@ pub(super) fn configure_reader(connection: &Connection) -> rusqlite::Result<()> 
 }
 
 /// Settings of the connection that moves the log into the file.
-pub(super) fn configure_checkpointer(connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn configure_checkpointer(
+    connection: &Connection,
+    options: &Options,
+) -> rusqlite::Result<()> {
+    grow_in_chunks(connection, options)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
     common(connection, 64)
+}
+
+/// Both connections that write to the file must be told, or one cuts off what the other laid out.
+fn grow_in_chunks(connection: &Connection, options: &Options) -> rusqlite::Result<()> {
+    let mut bytes = options.chunk_bytes();
+    match connection.file_control(Some("main"), FileControl::ChunkSize(&mut bytes)) {
+        // A store in memory has no file that could grow.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotFound) => Ok(()),
+        other => other,
+    }
 }
 
 /// `cache_kib` bounds the memory of one connection.

@@ -20,6 +20,7 @@ use super::checkpoint::{LITTLE_FRAMES, checkpoint};
 use super::engine::{Command, Shown};
 use super::error::{Fault, Result};
 use super::metrics::Writes;
+use super::options::Options;
 use super::schema::PAGE_SIZE;
 use super::store::Store;
 use crate::clock::{Clock, Ticks, UnixMillis};
@@ -53,7 +54,7 @@ pub(super) struct Writer {
     /// Wakes the checkpoint thread.
     ask: SyncSender<()>,
     round: Round,
-    /// There is more to delete at once.
+    /// There is more to delete at once: a step with each commit, or alone while nothing waits.
     retaining: bool,
     /// Commits since the last closing one, and whether one came since the last tick.
     unclosed: bool,
@@ -186,6 +187,10 @@ impl Writer {
             ticked |= matches!(command, Command::Tick);
         }
         if self.store.is_open() {
+            if self.retaining {
+                // A commit of its own would cost those that wait one more sync.
+                self.retaining = self.store.retain_within(now)?;
+            }
             self.store.commit()?;
             self.unclosed = true;
             self.busy = true;
@@ -250,6 +255,7 @@ impl Writer {
         ticks: Ticks,
     ) -> Option<StateError> {
         let full = is_full(&fault);
+        let retaining = std::mem::take(&mut self.retaining);
         let error = StateError::from(fault);
         let started = Instant::now();
         if let Err(again) = self.store.roll_back(now, ticks) {
@@ -267,7 +273,7 @@ impl Writer {
         let pause = FULL_PAUSE.max(started.elapsed() * FULL_PAUSE_TIMES);
         let until = Some(Instant::now() + pause);
         let mixed = batch.iter().any(|c| matches!(c, Command::Accept(_)))
-            && batch.iter().any(|c| !matches!(c, Command::Accept(_)));
+            && (retaining || batch.iter().any(|c| !matches!(c, Command::Accept(_))));
         if mixed {
             self.others_pause = until;
             fail_all_but_accepts(batch, &error);
@@ -284,7 +290,7 @@ impl Writer {
         Some(error)
     }
 
-    /// One step of retention, when nothing else is to be done.
+    /// One step of retention on its own, when nothing else is to be done.
     fn retain(&mut self) {
         let (now, ticks) = self.now();
         match self.store.retain(now, ticks) {
@@ -347,7 +353,7 @@ impl Writer {
         self.writes
             .wal_bytes
             .set(log.frames.max(0) * PAGE_SIZE as i64);
-        let begin = self.store.options.checkpoint_frames();
+        let begin = Options::checkpoint_frames();
         match self.round {
             Round::Idle if log.frames >= begin && log.left() > 0 => self.ask_for_round(1),
             Round::Idle | Round::Running(_) => {}
