@@ -111,7 +111,8 @@ impl Deletion<'_> {
             .filter_map(|credentials| {
                 let account = account(environment, &credentials);
                 // A copy that no header can carry was never used.
-                Line::new(self.context, account, &credentials, &self.vault).ok()
+                let gate = self.vault.clone();
+                Line::new(self.context, account, &credentials, &self.vault, gate).ok()
             })
             .collect()
     }

@@ -18,10 +18,12 @@ use super::finalize::{Deleted, Deletion};
 use super::fleet::{Key, Object, Snapshot};
 use super::queue::Next;
 use super::reach::probes;
+use super::receivers::{Found, Heard, Numbers};
 use super::register::{Outcome, Pass};
 use super::session::{Inputs, PAUSED, RECONCILE_AT, ROTATE_KEYS, Session, spread};
 use super::status::Findings;
 use super::teller::Teller;
+use super::tend::{Task, Tended};
 use super::validate::{Checked, Refused, account, credentials, owned, validate};
 use crate::api::v1alpha1::{Reachability, WebhookSubscription};
 use crate::api::{Condition, ConditionStatus, ConditionType, Reason};
@@ -56,7 +58,8 @@ async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
         && !session.is_overwritten_in(&snapshot.object);
     let news = context.reach.shown(&key);
     let news = news.filter(|found| session.looked != Some(*found));
-    if as_before && news.is_none() {
+    let receivers = receivers_news(&context, &key, &session);
+    if as_before && news.is_none() && !receivers {
         context.metrics.reconciled("unchanged", None);
         return Some(Next::AsBefore);
     }
@@ -78,17 +81,21 @@ async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
         snapshot: &snapshot,
         teller: &teller,
     };
-    let ended = match news {
-        Some(found) if as_before && !opens(&subscription, found) => {
-            work.say_reachable(&mut session, found).await
-        }
-        _ => work.run(&mut session, inputs).await,
+    let opening = news.is_some_and(|found| opens(&subscription, found));
+    let ended = if as_before && !opening {
+        work.touch_up(&mut session, news).await
+    } else {
+        work.run(&mut session, inputs).await
     };
     session.said = Some(teller.into_said());
     let next = match ended {
         Ok(next) => next,
         Err(Trouble::Busy) => {
             return Some(Next::Soon(jittered(BUSY)));
+        }
+        Err(Trouble::Superseded) => {
+            session.last = None;
+            Next::Soon(Duration::ZERO)
         }
         Err(Trouble::Api(error)) => {
             context.metrics.failed("kubernetes");
@@ -111,6 +118,8 @@ async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
 enum Trouble {
     /// Another pass works on the account.
     Busy,
+    /// The subscription changed under the pass, which was given up for the next.
+    Superseded,
     /// The API server did not do what was asked.
     Api(kube::Error),
 }
@@ -135,14 +144,97 @@ fn opens(subscription: &WebhookSubscription, found: Reason) -> bool {
     wanted == Reachability::Require && found == Reason::Reachable
 }
 
+/// Whether something is to be done for, or said of, its receivers.
+fn receivers_news(context: &Context, key: &Key, session: &Session) -> bool {
+    let Some(tender) = context.tender.as_ref().filter(|_| session.tended) else {
+        return false;
+    };
+    let Heard::Found(found) = tender.receivers.heard(key) else {
+        return tender.objects.moved(key);
+    };
+    tender.objects.moved(key)
+        || tender.rollouts.waits(key)
+        || session
+            .found
+            .as_ref()
+            .is_none_or(|said| !said.is_like(&found))
+        || may_write(context, session, &found).is_some()
+}
+
+/// The numbers that may be written now.
+fn may_write(context: &Context, session: &Session, found: &Found) -> Option<Numbers> {
+    let numbers = found.numbers.as_ref()?;
+    session.pace.allows(numbers, context.clock.ticks())
+}
+
 impl Work<'_> {
-    /// A probe has found something else and nothing else has changed: that is said, and nobody is
-    /// asked anything.
-    async fn say_reachable(&self, session: &mut Session, found: Reason) -> Result<Next, Trouble> {
-        let findings = Findings::default().with(Condition::of(found));
+    /// Nothing has changed but what a probe has found, what the receivers say, or what somebody has
+    /// done to their objects: the provider is not asked.
+    async fn touch_up(
+        &self,
+        session: &mut Session,
+        reachable: Option<Reason>,
+    ) -> Result<Next, Trouble> {
+        let mut next = Next::AsBefore;
+        let mut findings = Findings::default();
+        if let Some(found) = reachable {
+            findings = findings.with(Condition::of(found));
+        }
+        if let Some(tender) = self.context.tender(self.subscription)
+            && (tender.objects.moved(self.key) || tender.rollouts.waits(self.key))
+            && self.tend(session).await? == Some(Tended::Refused)
+        {
+            next = Next::Retry {
+                at_least: Duration::ZERO,
+            };
+        }
+        if session.tended {
+            findings = findings.with_heard(self.heard());
+        }
+        self.say(session, findings).await?;
+        session.looked = reachable.or(session.looked);
+        Ok(next)
+    }
+
+    fn heard(&self) -> Heard {
+        self.context.heard(self.key, self.subscription)
+    }
+
+    /// Says it, with the numbers that may be written now.
+    async fn say(&self, session: &mut Session, mut findings: Findings) -> Result<(), kube::Error> {
+        let found = match &findings.heard {
+            Some(Heard::Found(found)) => Some(found.clone()),
+            _ => None,
+        };
+        if let Some(found) = &found {
+            findings.numbers = may_write(self.context, session, found);
+        }
         self.teller.say(&findings).await?;
-        session.looked = Some(found);
-        Ok(Next::AsBefore)
+        if let Some(numbers) = findings.numbers {
+            session.pace.wrote(numbers, self.context.clock.ticks());
+        }
+        session.found = found.or_else(|| session.found.take());
+        Ok(())
+    }
+
+    /// The objects of its receivers, by what the last pass knew.
+    async fn tend(&self, session: &Session) -> Result<Option<Tended>, kube::Error> {
+        match self.task(session).await {
+            Some(task) => task.run().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn task<'a>(&'a self, session: &'a Session) -> Option<Task<'a>> {
+        let vault = session.vault.as_ref()?;
+        Some(Task {
+            client: &self.context.client,
+            tender: self.context.tender(self.subscription)?,
+            key: self.key,
+            subscription: self.subscription,
+            admin_token: vault.content().await.admin_token?,
+            gate: session.gate.as_deref()?,
+        })
     }
 
     async fn run(&self, session: &mut Session, inputs: Inputs) -> Result<Next, Trouble> {
@@ -150,6 +242,7 @@ impl Work<'_> {
             let kind = ConditionType::Accepted;
             let paused = Condition::new(kind, ConditionStatus::Unknown, Reason::Paused);
             self.context.reach.forget(self.key);
+            session.tended = false;
             self.teller.say(&Findings::default().with(paused)).await?;
             return Ok(rest(session, inputs, None));
         }
@@ -169,7 +262,9 @@ impl Work<'_> {
         let version = read.credentials.as_ref();
         let version = version.and_then(|found| found.metadata.resource_version.clone());
         self.context.fleet.read(self.key, version, vault.clone());
+        session.begin_gate(self.context, self.key, &inputs);
         if deleting {
+            session.tended = false;
             let _turn = self.turn(self.account(&read))?;
             self.context.reach.forget(self.key);
             return Ok(self.delete(session, inputs, &read, vault).await?);
@@ -181,11 +276,12 @@ impl Work<'_> {
                 // Nobody can be told which URL and key hold.
                 self.context.reach.forget(self.key);
                 let findings = if condition.kind == ConditionType::Accepted {
+                    session.tended = false;
                     Findings::default()
                 } else {
-                    Findings::accepted(self.subscription)
+                    Findings::accepted(self.subscription, self.heard())
                 };
-                self.teller.say(&findings.with(condition)).await?;
+                self.say(session, findings.with(condition)).await?;
                 // What mends it is watched.
                 return Ok(rest(session, inputs, None));
             }
@@ -193,6 +289,7 @@ impl Work<'_> {
         if session.last.is_none()
             && !session.begun
             && let Some(delay) = self.settled_before(&checked, &read)
+            && self.receivers_stand(session).await?
         {
             let (probe, desired) = (owned(&read).probe, &checked.desired);
             let reach = &self.context.reach;
@@ -218,7 +315,10 @@ impl Work<'_> {
             unfinished: self.snapshot.unfinished,
         };
         let outcome = pass.run(session).await?;
-        self.teller.say(&outcome.findings).await?;
+        if outcome.superseded {
+            return Err(Trouble::Superseded);
+        }
+        self.say(session, outcome.findings.clone()).await?;
         session.looked = outcome.findings.reason(ConditionType::Reachable);
         Ok(self.next(session, inputs, interval, &outcome))
     }
@@ -230,14 +330,27 @@ impl Work<'_> {
         let secret = &self.subscription.spec.credentials_secret_ref.name;
         let forbidden = Condition::new(kind, status, Reason::SecretForbidden)
             .about(&format!("Secret {secret}"));
-        let findings = Findings::accepted(self.subscription).with(forbidden);
-        self.teller.say(&findings).await?;
-        self.context.metrics.failed("forbidden");
+        let findings = Findings::accepted(self.subscription, self.heard()).with(forbidden);
         session.looked = findings.reason(ConditionType::Reachable);
+        self.say(session, findings).await?;
+        self.context.metrics.failed("forbidden");
         session.last = Some(inputs);
         Ok(Next::Retry {
             at_least: Duration::ZERO,
         })
+    }
+
+    /// After a start: whether its receivers' objects are as a former operator wrote them, and this
+    /// one would.
+    async fn receivers_stand(&self, session: &mut Session) -> Result<bool, kube::Error> {
+        if self.context.tender(self.subscription).is_none() {
+            return Ok(true);
+        }
+        let Some(task) = self.task(session).await else {
+            return Ok(false);
+        };
+        session.tended = task.stand().await?;
+        Ok(session.tended)
     }
 
     fn annotation(&self, name: &str) -> Option<String> {
