@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -78,7 +78,7 @@ pub fn with_token(router: Router, file: TokenFile) -> Router {
 }
 
 fn may_enter(headers: &HeaderMap, file: &TokenFile) -> bool {
-    let own = headers.get(TOKEN_HEADER).map(|value| value.as_bytes());
+    let own = headers.get(TOKEN_HEADER).map(HeaderValue::as_bytes);
     let usual = headers.get(header::AUTHORIZATION);
     let given = own.or_else(|| bearer(usual?.as_bytes()));
     given.is_some_and(|given| file.token().matches(given))

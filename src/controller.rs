@@ -20,6 +20,7 @@
 
 pub mod access;
 pub mod apply;
+mod between;
 pub mod budget;
 pub mod build;
 #[cfg(test)]

@@ -213,11 +213,12 @@ pub async fn run(args: OperatorArgs) -> Result<(), Failure> {
         (None, Some(own)) => Some(own.image(&client).await?),
         (None, None) => None,
     };
-    match &image {
-        Some(image) => tracing::info!(image, "receivers are run with this image"),
-        None => tracing::warn!(
+    if let Some(image) = &image {
+        tracing::info!(image, "receivers are run with this image");
+    } else {
+        tracing::warn!(
             "no receivers are run: there is neither --receiver-image nor a pod of the operator's own"
-        ),
+        );
     }
     let listener = TcpListener::bind(args.admin_listen)
         .await

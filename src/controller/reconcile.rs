@@ -13,17 +13,16 @@ use tracing::Instrument as _;
 
 use super::Context;
 use super::apply::{add_finalizer, has_finalizer, patch_status};
+use super::between::receivers_news;
 use super::dereference::{Dereferenced, dereference};
 use super::finalize::{Deleted, Deletion};
 use super::fleet::{Key, Object, Snapshot};
 use super::queue::Next;
 use super::reach::probes;
-use super::receivers::{Found, Heard, Numbers};
 use super::register::{Outcome, Pass};
 use super::session::{Inputs, PAUSED, RECONCILE_AT, ROTATE_KEYS, Session, spread};
 use super::status::Findings;
 use super::teller::Teller;
-use super::tend::{Task, Tended};
 use super::validate::{Checked, Refused, account, credentials, owned, validate};
 use crate::api::v1alpha1::{Reachability, WebhookSubscription};
 use crate::api::{Condition, ConditionStatus, ConditionType, Reason};
@@ -115,7 +114,7 @@ async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
 }
 
 /// Why a pass came to nothing.
-enum Trouble {
+pub(super) enum Trouble {
     /// Another pass works on the account.
     Busy,
     /// The subscription changed under the pass, which was given up for the next.
@@ -130,12 +129,13 @@ impl From<kube::Error> for Trouble {
     }
 }
 
-struct Work<'a> {
-    context: &'a Arc<Context>,
-    key: &'a Key,
-    subscription: &'a Arc<WebhookSubscription>,
+/// One pass.
+pub(super) struct Work<'a> {
+    pub context: &'a Arc<Context>,
+    pub key: &'a Key,
+    pub subscription: &'a Arc<WebhookSubscription>,
     snapshot: &'a Snapshot,
-    teller: &'a Teller<'a>,
+    pub teller: &'a Teller<'a>,
 }
 
 /// Whether rules that were held back may go live.
@@ -144,99 +144,7 @@ fn opens(subscription: &WebhookSubscription, found: Reason) -> bool {
     wanted == Reachability::Require && found == Reason::Reachable
 }
 
-/// Whether something is to be done for, or said of, its receivers.
-fn receivers_news(context: &Context, key: &Key, session: &Session) -> bool {
-    let Some(tender) = context.tender.as_ref().filter(|_| session.tended) else {
-        return false;
-    };
-    let Heard::Found(found) = tender.receivers.heard(key) else {
-        return tender.objects.moved(key);
-    };
-    tender.objects.moved(key)
-        || tender.rollouts.waits(key)
-        || session
-            .found
-            .as_ref()
-            .is_none_or(|said| !said.is_like(&found))
-        || may_write(context, session, &found).is_some()
-}
-
-/// The numbers that may be written now.
-fn may_write(context: &Context, session: &Session, found: &Found) -> Option<Numbers> {
-    let numbers = found.numbers.as_ref()?;
-    session.pace.allows(numbers, context.clock.ticks())
-}
-
 impl Work<'_> {
-    /// Nothing has changed but what a probe has found, what the receivers say, or what somebody has
-    /// done to their objects: the provider is not asked.
-    async fn touch_up(
-        &self,
-        session: &mut Session,
-        reachable: Option<Reason>,
-    ) -> Result<Next, Trouble> {
-        let mut next = Next::AsBefore;
-        let mut findings = Findings::default();
-        if let Some(found) = reachable {
-            findings = findings.with(Condition::of(found));
-        }
-        if let Some(tender) = self.context.tender(self.subscription)
-            && (tender.objects.moved(self.key) || tender.rollouts.waits(self.key))
-            && self.tend(session).await? == Some(Tended::Refused)
-        {
-            next = Next::Retry {
-                at_least: Duration::ZERO,
-            };
-        }
-        if session.tended {
-            findings = findings.with_heard(self.heard());
-        }
-        self.say(session, findings).await?;
-        session.looked = reachable.or(session.looked);
-        Ok(next)
-    }
-
-    fn heard(&self) -> Heard {
-        self.context.heard(self.key, self.subscription)
-    }
-
-    /// Says it, with the numbers that may be written now.
-    async fn say(&self, session: &mut Session, mut findings: Findings) -> Result<(), kube::Error> {
-        let found = match &findings.heard {
-            Some(Heard::Found(found)) => Some(found.clone()),
-            _ => None,
-        };
-        if let Some(found) = &found {
-            findings.numbers = may_write(self.context, session, found);
-        }
-        self.teller.say(&findings).await?;
-        if let Some(numbers) = findings.numbers {
-            session.pace.wrote(numbers, self.context.clock.ticks());
-        }
-        session.found = found.or_else(|| session.found.take());
-        Ok(())
-    }
-
-    /// The objects of its receivers, by what the last pass knew.
-    async fn tend(&self, session: &Session) -> Result<Option<Tended>, kube::Error> {
-        match self.task(session).await {
-            Some(task) => task.run().await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    async fn task<'a>(&'a self, session: &'a Session) -> Option<Task<'a>> {
-        let vault = session.vault.as_ref()?;
-        Some(Task {
-            client: &self.context.client,
-            tender: self.context.tender(self.subscription)?,
-            key: self.key,
-            subscription: self.subscription,
-            admin_token: vault.content().await.admin_token?,
-            gate: session.gate.as_deref()?,
-        })
-    }
-
     async fn run(&self, session: &mut Session, inputs: Inputs) -> Result<Next, Trouble> {
         if self.annotation(PAUSED).as_deref() == Some("true") {
             let kind = ConditionType::Accepted;
@@ -338,19 +246,6 @@ impl Work<'_> {
         Ok(Next::Retry {
             at_least: Duration::ZERO,
         })
-    }
-
-    /// After a start: whether its receivers' objects are as a former operator wrote them, and this
-    /// one would.
-    async fn receivers_stand(&self, session: &mut Session) -> Result<bool, kube::Error> {
-        if self.context.tender(self.subscription).is_none() {
-            return Ok(true);
-        }
-        let Some(task) = self.task(session).await else {
-            return Ok(false);
-        };
-        session.tended = task.stand().await?;
-        Ok(session.tended)
     }
 
     fn annotation(&self, name: &str) -> Option<String> {

@@ -233,9 +233,8 @@ impl Pass<'_> {
 
     /// The objects of its receivers; `None`: it has none.
     async fn tend(&self, gate: Option<&KeyGate>) -> Result<Option<Tended>, kube::Error> {
-        let (tender, gate) = match (self.context.tender(self.subscription), gate) {
-            (Some(tender), Some(gate)) => (tender, gate),
-            _ => return Ok(None),
+        let (Some(tender), Some(gate)) = (self.context.tender(self.subscription), gate) else {
+            return Ok(None);
         };
         // Written above.
         let Some(admin_token) = self.vault.content().await.admin_token else {

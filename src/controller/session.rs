@@ -207,13 +207,14 @@ impl Session {
             .line
             .take()
             .filter(|line| line.account == account && line.credentials == *credentials);
-        let line = match line {
-            Some(line) => line,
-            None => {
-                let gate = self.gate.clone();
-                let gate = gate.map_or_else(|| vault.clone() as Arc<dyn Gate>, |gate| gate);
-                Line::new(context, account, credentials, vault, gate)?
-            }
+        let line = if let Some(line) = line {
+            line
+        } else {
+            let gate: Arc<dyn Gate> = match &self.gate {
+                Some(gate) => gate.clone(),
+                None => vault.clone(),
+            };
+            Line::new(context, account, credentials, vault, gate)?
         };
         Ok(self.line.insert(line))
     }

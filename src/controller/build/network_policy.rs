@@ -47,7 +47,6 @@ pub(super) fn network_policy(plan: &Blueprint<'_>) -> Option<Built> {
             ]),
             egress: (!egress.is_empty()).then_some(egress),
         }),
-        ..NetworkPolicy::default()
     };
     Some(Built::new(Kind::NetworkPolicy, &policy))
 }
