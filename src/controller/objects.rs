@@ -25,6 +25,9 @@ const REMEMBERED: usize = 8;
 /// The longest part of an API server's message that is said in a condition.
 const MAX_MESSAGE: usize = 300;
 
+/// Why a kind that only some clusters have cannot be written.
+const NO_SUCH_KIND: &str = "the cluster does not have this kind; install what brings it (for an HTTPRoute the Gateway API, gateway.networking.k8s.io/v1), or ask for another one in spec.exposure";
+
 /// Which object of a subscription.
 type Id = (Kind, String);
 
@@ -216,10 +219,16 @@ impl Objects {
         one: &Built,
     ) -> Result<ObjectMeta, Trouble> {
         let api = api(client, key, one.kind);
-        if !self.is_seen(key, one)
-            && let Some(there) = api.get_metadata_opt(&one.name).await?
-        {
-            ours(key, one, &there.metadata)?;
+        if !self.is_seen(key, one) {
+            match api.get_metadata_opt(&one.name).await {
+                Ok(Some(there)) => ours(key, one, &there.metadata)?,
+                Ok(None) => {}
+                // Not of an object, but of the path: there is no such kind.
+                Err(kube::Error::Api(status)) if status.code == 404 => {
+                    return Err(Trouble::refused(one, NO_SUCH_KIND));
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         let params = PatchParams::apply(MANAGER).force();
         let answer = api
@@ -231,9 +240,6 @@ impl Objects {
                 let message = match one.kind {
                     // What it says of a Secret may be of its content.
                     Kind::Secret => status.reason.clone(),
-                    Kind::HttpRoute if status.code == 404 => {
-                        "the cluster has no Gateway API (gateway.networking.k8s.io/v1); install it, or use exposure.ingress".to_owned()
-                    }
                     _ => status.message.chars().take(MAX_MESSAGE).collect(),
                 };
                 Err(Trouble::refused(one, &message))

@@ -138,7 +138,9 @@ async fn each_right_is_needed_and_no_other() {
     };
     let space = Space::on(plane, "shop").await;
     for file in ["crds/", "deploy/rbac.yaml"] {
-        space.kubectl(["apply", "-f", file]).fine();
+        space
+            .kubectl_in("bellhop-system", ["apply", "-f", file])
+            .fine();
     }
     for text in [ROUTES, POD] {
         space
