@@ -114,16 +114,17 @@ impl Work<'_> {
         })
     }
 
-    /// After a start: whether its receivers' objects are as a former operator wrote them, and this
-    /// one would.
-    pub async fn receivers_stand(&self, session: &mut Session) -> Result<bool, kube::Error> {
+    /// After a start, when nothing is to be done at the provider: the receivers' objects are made
+    /// what this operator wants them to be, if the one before did not leave them so. `false`: a whole
+    /// pass has to do it.
+    pub async fn take_over(&self, session: &mut Session) -> Result<bool, kube::Error> {
         if self.context.tender(self.subscription).is_none() {
             return Ok(true);
         }
         let Some(task) = self.task(session).await else {
             return Ok(false);
         };
-        session.tended = task.stand().await?;
+        session.tended = task.stand().await? || task.run().await? != Tended::Refused;
         Ok(session.tended)
     }
 }

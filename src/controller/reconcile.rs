@@ -197,7 +197,7 @@ impl Work<'_> {
         if session.last.is_none()
             && !session.begun
             && let Some(delay) = self.settled_before(&checked, &read)
-            && self.receivers_stand(session).await?
+            && self.take_over(session).await?
         {
             let (probe, desired) = (owned(&read).probe, &checked.desired);
             let reach = &self.context.reach;

@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bellhop::api::NotificationType;
 use bellhop::api::v1alpha1::WebhookSubscription;
-use bellhop::secrets::Fingerprint;
+use bellhop::controller::access::{Access as _, ByAddress, Unreachable};
+use bellhop::secrets::{Fingerprint, Secret};
 use bellhop::settings::{Process, ReceiverConfig, Resolved, Settings, base_path};
 use bellhop::simulator::Kind;
 use reqwest::StatusCode;
@@ -129,8 +131,8 @@ impl Pod {
         let mut command = bellhop();
         command.arg("receiver").arg("--config");
         command.arg(self.settings.folder.join("settings.yaml"));
-        for port in ["public", "admin", "feed"] {
-            command.args([format!("--{port}-listen"), "127.0.0.1:0".to_owned()]);
+        for port in ["PUBLIC", "ADMIN", "FEED"] {
+            command.env(format!("BELLHOP_{port}_LISTEN"), "127.0.0.1:0");
         }
         command.args(["--log-format", "json"]);
         command
@@ -299,9 +301,11 @@ async fn a_resync_is_done_when_its_number_changes_and_once() {
     let rate = pod.rate();
     // The first full comparison of a new store.
     until_held(&pod, &program, &mut consumer, &rate).await;
+    at_rest(&program).await;
     silently(&pod, &rate);
     pod.keys.set([("resyncs", Some(r#"{"Rate":1}"#))]);
     until_held(&pod, &program, &mut consumer, &rate).await;
+    at_rest(&program).await;
     program.stop().await;
 
     // What was done is remembered: nothing is listed after the restart.
@@ -317,8 +321,20 @@ async fn a_resync_is_done_when_its_number_changes_and_once() {
         let numbers = format!(r#"{{"Rate":{number}}}"#);
         pod.keys.set([("resyncs", Some(&numbers))]);
         until_held(&pod, &program, &mut consumer, &rate).await;
+        at_rest(&program).await;
     }
     program.stop().await;
+}
+
+/// Waits until no resync runs and nothing is left to read.
+async fn at_rest(program: &Program) {
+    eventually("nothing is left to read", async || {
+        let status = program.status().await;
+        let resync = &status["pipeline"]["resync"];
+        let over = resync["running"].is_null() && !resync["last"].is_null();
+        (over && status["store"]["marks"] == 0).then_some(())
+    })
+    .await;
 }
 
 /// Changes it, and tells nobody.
@@ -375,6 +391,60 @@ async fn only_the_token_opens_more_than_health_and_metrics() {
     })
     .await;
     program.stop().await;
+}
+
+/// The operator understands what a receiver says: the key's fingerprint, and how it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_understands_the_status() {
+    let pod = Pod::new().await;
+    let key = pod.register().await;
+    pod.keys.set([
+        ("admin-token", Some(TOKEN)),
+        ("rate", Some(&format!("{key}\n"))),
+    ]);
+    let mut config = pod.config.clone();
+    config.process.admin_token_file = Some(pod.keys.folder.join("admin-token"));
+    pod.tell(&config);
+    // An address of its own: the port is the one that all pods have.
+    let address = format!(
+        "127.{}.{}.{}",
+        fastrand::u8(1..),
+        fastrand::u8(1..),
+        fastrand::u8(1..255)
+    );
+    let mut command = pod.command();
+    command.args(["--admin-listen", &format!("{address}:8081")]);
+    let program = Program::start(command, http()).await;
+    let seen = bellhop::controller::pods::Pod {
+        name: "shop-0".to_owned(),
+        address: Some(address),
+        ready: true,
+        template: None,
+        poke: None,
+        ending: false,
+        trouble: None,
+    };
+    let access = ByAddress::new().unwrap();
+    let ask = async |token: &str| access.status("shop", &seen, &Secret::new(token)).await;
+    let refused = ask("another-token-than-that").await;
+    assert_eq!(refused, Err(Unreachable::Refused));
+    let answer = ask(TOKEN).await.unwrap();
+    let is = Fingerprint::of(key.as_bytes());
+    assert!(answer.has_key(NotificationType::Rate, &is));
+    assert!(!answer.has_key(NotificationType::Rate, &Fingerprint::of(b"other")));
+    assert!(!answer.has_key(NotificationType::Booking, &is));
+    assert_eq!(answer.backlog.as_deref(), Some("0"));
+    let delivering = answer
+        .conditions
+        .iter()
+        .find(|one| one.kind == "Delivering");
+    let delivering = delivering.expect("a condition");
+    assert_eq!(
+        (&*delivering.status, &*delivering.reason),
+        ("True", "DeliveryOk")
+    );
+    program.stop().await;
+    assert_eq!(ask(TOKEN).await, Err(Unreachable::NoAnswer));
 }
 
 /// Connections that were refused, and answers other than the 404 of an unknown path or the 503 of

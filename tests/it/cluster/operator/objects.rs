@@ -2,6 +2,7 @@
 //! pods run here. Oracle: what the API server holds.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
@@ -334,20 +335,18 @@ async fn a_start_finds_what_a_former_operator_left() {
         return;
     };
     operator.stop().await;
-    let operator = rig.operator_with_receivers("an-image:1", Pods::new(&rig));
-    operator.waiting.listed().await;
-    let wrong = json!({ "spec": { "selector": { "app.kubernetes.io/instance": "other" } } });
-    let mut passes = 0;
-    until("its pass is through", async || {
-        passes = operator.breaker.calls().len();
-        // Both Secrets, and that of the feed.
-        passes >= 3
+    let pods = Pods::new(&rig);
+    let operator = rig.operator_with_receivers("an-image:1", pods.clone());
+    // Receivers are asked when it is known what they should be.
+    rig.eventually("it has looked at what is there", || {
+        pods.asked.load(Ordering::SeqCst) > 0
     })
     .await;
     rig.until("shop", "Ready", "True Ok").await;
     let patches = operator.breaker.calls().into_iter();
     let patches: Vec<String> = patches.filter(|call| !call.starts_with("GET")).collect();
     assert!(patches.is_empty(), "{patches:?}");
+    let wrong = json!({ "spec": { "selector": { "app.kubernetes.io/instance": "other" } } });
     patch::<Service>(&rig, "shop", wrong).await;
     until("the selector is ours again", async || {
         let service: Service = get(&rig, "shop").await.unwrap();

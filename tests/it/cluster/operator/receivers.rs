@@ -3,6 +3,7 @@
 //! the simulator's registry hold.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -22,6 +23,8 @@ pub struct Pods {
     client: Client,
     namespace: String,
     mood: Mutex<Mood>,
+    /// How often they were asked.
+    pub asked: AtomicUsize,
 }
 
 /// How they answer.
@@ -43,6 +46,7 @@ impl Pods {
             client: rig.space.client.clone(),
             namespace: rig.space.name.clone(),
             mood: Mutex::new(Mood::Well),
+            asked: AtomicUsize::new(0),
         })
     }
 
@@ -79,6 +83,7 @@ impl Access for Pods {
         token: &Secret,
     ) -> Result<Answer, Unreachable> {
         assert_eq!(namespace, self.namespace);
+        self.asked.fetch_add(1, Ordering::SeqCst);
         let subscription = pod.name.strip_suffix("-0").unwrap();
         let secrets: Api<KubeSecret> = Api::namespaced(self.client.clone(), namespace);
         let owned = secrets.get(&format!("{subscription}-bellhop")).await;
@@ -262,9 +267,12 @@ async fn what_receivers_say_is_in_the_status() {
     assert_eq!(rig.message("shop", "Delivering").await, sink);
     rig.until("shop", "Ready", "False SinkUnavailable").await;
     pods_are.are(Mood::Silent);
+    pod_is(&rig, "shop", "False").await;
+    pod_is(&rig, "shop", "True").await;
     let unknown = "Unknown ReceiverUnreachable";
     rig.until("shop", "ReceiverAvailable", unknown).await;
     rig.until("shop", "Delivering", unknown).await;
+    // Who does not answer is asked again soon.
     pods_are.are(Mood::Well);
     rig.until("shop", "Ready", "True Ok").await;
     assert_eq!(rig.condition("shop", "WeakSignature").await, None);
@@ -279,18 +287,16 @@ async fn a_new_image_is_rolled_out_one_after_the_other() {
     };
     let pods_are = Pods::new(&rig);
     let first = rig.operator_with_receivers("an-image:1", pods_are.clone());
-    rig.create_keys("keys-a", KEY).await;
-    rig.create_keys("keys-b", "another-key").await;
+    rig.create_keys("redeam-keys", KEY).await;
     let names = ["a", "b"];
-    for name in names {
+    for (name, kind) in names.into_iter().zip(["Rate", "Booking"]) {
         rig.create(name, |object| {
-            let keys = json!({ "name": format!("keys-{name}") });
-            object["spec"]["credentialsSecretRef"] = keys;
+            object["spec"]["notifications"] = json!([{ "type": kind }]);
         })
         .await;
         start_pod(&rig, name).await;
+        rig.until(name, "Ready", "True Ok").await;
     }
-    rig.until("a", "Ready", "True Ok").await;
     first.stop().await;
     let second = rig.operator_with_receivers("an-image:2", pods_are.clone());
     let mut done: BTreeMap<&str, bool> = BTreeMap::new();
@@ -317,6 +323,10 @@ async fn a_new_image_is_rolled_out_one_after_the_other() {
         start_pod(&rig, turn).await;
         done.insert(turn, true);
     }
+    // A new image is no reason to ask the provider anything.
+    let asked = second.breaker.calls().into_iter();
+    let asked: Vec<String> = asked.filter(|call| call.starts_with("registry")).collect();
+    assert!(asked.is_empty(), "{asked:?}");
     second.stop().await;
 }
 
