@@ -24,6 +24,7 @@ mod resyncs;
 pub mod run;
 pub mod simulate;
 pub mod standalone;
+mod standby;
 pub mod status;
 pub mod unused;
 pub mod watch;

@@ -52,6 +52,29 @@ pub struct Ports {
     pub feed: TcpListener,
 }
 
+/// Why a data plane cannot be started, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// Its store cannot be opened.
+    #[error("{0}")]
+    Store(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<String> for StartError {
+    fn from(problem: String) -> Self {
+        Self::Other(problem)
+    }
+}
+
+impl From<StartError> for String {
+    fn from(error: StartError) -> Self {
+        error.to_string()
+    }
+}
+
 /// What a data plane is made of.
 pub struct Parts {
     /// What the resource says, resolved.
@@ -117,7 +140,7 @@ impl DataPlane {
     pub async fn start(
         parts: Parts,
         supervisor: &mut Supervisor,
-    ) -> Result<(Self, mpsc::Receiver<KeyChange>), String> {
+    ) -> Result<(Self, mpsc::Receiver<KeyChange>), StartError> {
         let clock = parts.clock;
         let metrics = Metrics::new();
         let settings = Arc::new(parts.settings);
@@ -131,7 +154,7 @@ impl DataPlane {
         let state = open(&parts.store, &settings, &clock, &metrics)?;
         let sinks = settings.sinks.iter().map(|sink| sink.name.clone());
         let kept = state.keep_sinks(sinks.collect()).await;
-        kept.map_err(|error| error.to_string())?;
+        kept.map_err(|error| StartError::Store(error.to_string()))?;
         let (changed, key_changes) = mpsc::channel(KEY_CHANGES);
         let ring = Arc::new(KeyRing::new(
             clock.clone(),
@@ -384,7 +407,7 @@ fn open(
     settings: &Settings,
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
-) -> Result<Arc<Engine>, String> {
+) -> Result<Arc<Engine>, StartError> {
     Engine::open(
         folder,
         Options::from_settings(settings),
@@ -392,7 +415,7 @@ fn open(
         metrics,
     )
     .map(Arc::new)
-    .map_err(|error| error.to_string())
+    .map_err(|error| StartError::Store(error.to_string()))
 }
 
 /// A changed key is believed only from a rule of ours.

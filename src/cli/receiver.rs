@@ -3,7 +3,8 @@
 //! Owns: its flags, and the lives of the data plane within one process: when the settings file
 //! changes, the data plane drains, ends and starts anew on the same sockets, so that no connection
 //! is refused and no pod has to be replaced. Keys, credentials, tokens, headers and certificates
-//! are read again by the parts that use them, without an end.
+//! are read again by the parts that use them, without an end. While the store cannot be opened, the
+//! process stands by ([`super::standby`]) and tries again.
 //!
 //! Never here: a write to the registry; anything of Kubernetes: what a pod is told are files.
 
@@ -17,8 +18,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
-use super::dataplane::{DataPlane, Parts, Ports};
+use super::dataplane::{DataPlane, Parts, Ports, StartError};
 use super::resyncs::Asked;
+use super::standby;
 use crate::clock::{Clock, SystemClock};
 use crate::files::Stamp;
 use crate::pipeline::Pipeline;
@@ -88,12 +90,28 @@ pub async fn run(args: ReceiverArgs) -> Result<(), Failure> {
         let config = file.config.clone();
         let mut supervisor = Supervisor::new();
         let token = supervisor.token();
-        let plane = {
+        let started = {
             let starting = start(&config, &sockets, &mut supervisor);
             tokio::select! {
                 biased;
                 () = &mut stop => return Ok(()),
-                started = starting => started.map_err(Failure::Failed)?,
+                started = starting => started,
+            }
+        };
+        let plane = match started {
+            Ok(plane) => plane,
+            Err(StartError::Other(problem)) => return Err(Failure::Failed(problem)),
+            Err(StartError::Store(problem)) => {
+                tracing::error!(%problem, "the store cannot be opened; notifications are answered with 503 until it can");
+                let ports = sockets.ports().map_err(Failure::Failed)?;
+                let standing = standby::stand_by(&config, ports);
+                tokio::select! {
+                    () = &mut stop => return Ok(()),
+                    ended = standing => ended.map_err(Failure::Failed)?,
+                }
+                // It may be the settings that are mended meanwhile.
+                file = SettingsFile::open(file.path.clone()).unwrap_or(file);
+                continue;
             }
         };
         let next = Arc::new(Mutex::new(None));
@@ -134,7 +152,7 @@ async fn start(
     config: &ReceiverConfig,
     sockets: &Sockets,
     supervisor: &mut Supervisor,
-) -> Result<Arc<DataPlane>, String> {
+) -> Result<Arc<DataPlane>, StartError> {
     let process = &config.process;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let parts = Parts {
@@ -165,7 +183,7 @@ async fn start(
 }
 
 /// As a Secret of type `kubernetes.io/tls` is mounted.
-fn tls_files(folder: &Path) -> TlsFiles {
+pub(super) fn tls_files(folder: &Path) -> TlsFiles {
     TlsFiles {
         cert: folder.join("tls.crt"),
         key: folder.join("tls.key"),

@@ -62,15 +62,17 @@ pub(super) fn judge(entry: &Entry) -> Heard {
     };
     let mut answers = entry.answers.values().filter_map(|one| one.as_ref().ok());
     let answer = answers.next();
+    // Keys are the gate's to judge: a type whose rule is not ours has none.
+    let own = [Reason::BacklogFull, Reason::StoreUnavailable];
+    let unwell = answer.and_then(|answer| said(answer, ConditionType::ReceiverAvailable, &own));
     let available = if let Some(refused) = &wanted.refused {
         Condition::of(Reason::ObjectRefused).about(refused)
+    } else if let Some(unwell) = unwell {
+        unwell
     } else if ready.is_empty() {
         not_ready(entry, &wanted.template)
-    } else if let Some(answer) = answer {
-        // Keys are the gate's to judge: a type whose rule is not ours has none.
-        let kind = ConditionType::ReceiverAvailable;
-        let unwell = said(answer, kind, &[Reason::BacklogFull]);
-        unwell.unwrap_or_else(|| Condition::of(Reason::ReceiverReady))
+    } else if answer.is_some() {
+        Condition::of(Reason::ReceiverReady)
     } else if entry.answers.is_empty() {
         return Heard::Nothing;
     } else {

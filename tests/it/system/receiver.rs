@@ -393,6 +393,61 @@ async fn only_the_token_opens_more_than_health_and_metrics() {
     program.stop().await;
 }
 
+/// While the store cannot be opened, the provider is told to come again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_store_it_stands_by_until_it_has_one() {
+    let pod = Pod::new().await;
+    let key = pod.register().await;
+    pod.keys.set([("rate", Some(&format!("{key}\n")))]);
+    let data = pod.world.folder.path().join("data");
+    std::fs::write(&data, "a file where the folder should be").unwrap();
+    // The ports have names before there is a store.
+    let ports: Vec<String> = (0..3)
+        .map(|_| format!("127.0.0.1:{}", free_port()))
+        .collect();
+    let mut command = pod.command();
+    for (flag, port) in ["public", "admin", "feed"].iter().zip(&ports) {
+        command.args([format!("--{flag}-listen"), port.clone()]);
+    }
+    let ask = async |port: usize, path: &str| {
+        let url = format!("http://{}{path}", ports[port]);
+        let answer = http().get(url).send().await.ok()?;
+        let later = answer.headers().contains_key("retry-after");
+        Some((answer.status().as_u16(), later, answer.text().await.ok()?))
+    };
+    let standing_by = async {
+        let (status, later, _) = eventually("the public port answers", async || {
+            ask(0, "/redeam/rate").await
+        })
+        .await;
+        assert_eq!((status, later), (503, true));
+        let (status, _, text) = ask(1, "/readyz").await.unwrap();
+        assert_eq!(status, 503, "{text}");
+        assert!(
+            text.contains("the store") && !text.contains("folder"),
+            "{text}"
+        );
+        assert_eq!(ask(1, "/livez").await.unwrap().0, 200);
+        let (_, _, text) = ask(1, "/status").await.unwrap();
+        let status: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(status["conditions"][1]["reason"], "StoreUnavailable");
+        std::fs::remove_file(&data).unwrap();
+    };
+    let (program, ()) = tokio::join!(Program::start(command, http()), standing_by);
+    let to = format!("http://{}", program.public);
+    pod.world.control.deliver_to(Some(to)).unwrap();
+    let rate = pod.rate();
+    pod.world.change(&rate);
+    until_held(&pod, &program, &mut Consumer::default(), &rate).await;
+    program.stop().await;
+}
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 /// The operator understands what a receiver says: the key's fingerprint, and how it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operator_understands_the_status() {

@@ -192,11 +192,19 @@ fn an_answer_chooses_among_our_words_and_brings_none_of_its_own() {
 }
 
 #[test]
-fn a_full_backlog_is_the_receivers_own_word() {
+fn a_full_backlog_and_a_lost_store_are_the_receivers_own_words() {
     let full = answer(json!([
         { "type": "ReceiverAvailable", "status": "False", "reason": "BacklogFull", "message": "m" },
         { "type": "Delivering", "status": "True", "reason": "DeliveryOk", "message": "m" },
     ]));
     let full = entry(vec![pod(|_| {})], vec![full]);
     assert_eq!(both(&full), words("False BacklogFull", "True DeliveryOk"));
+    // It is not ready then, and says why.
+    let storeless = answer(json!([
+        { "type": "ReceiverAvailable", "status": "False", "reason": "StoreUnavailable", "message": "m" },
+        { "type": "Delivering", "status": "False", "reason": "StoreUnavailable", "message": "m" },
+    ]));
+    let storeless = entry(vec![pod(|pod| pod.ready = false)], vec![storeless]);
+    let says = "False StoreUnavailable";
+    assert_eq!(both(&storeless), words(says, says));
 }

@@ -367,6 +367,24 @@ impl Rig {
 
     /// An operator that runs receivers with this image, which it asks by `access`.
     pub fn operator_with_receivers(&self, image: &str, access: Arc<dyn Access>) -> Operator {
+        self.with_receivers(image, access, Arc::default())
+    }
+
+    /// The same with calls that go through `breaker`.
+    pub fn operator_with_receivers_through(
+        &self,
+        breaker: Arc<Breaker>,
+        access: Arc<dyn Access>,
+    ) -> Operator {
+        self.with_receivers("an-image:1", access, breaker)
+    }
+
+    fn with_receivers(
+        &self,
+        image: &str,
+        access: Arc<dyn Access>,
+        breaker: Arc<Breaker>,
+    ) -> Operator {
         let client = self.space.client.clone();
         let urls = (self.simulator.registry_url(), self.simulator.api_url());
         let receivers = ReceiverParts {
@@ -383,7 +401,7 @@ impl Rig {
             access,
             max_rollouts: 1,
         };
-        self.start(client, Arc::default(), "me", None, Some(receivers))
+        self.start(client, breaker, "me", None, Some(receivers))
     }
 
     /// An operator that probes public URLs.
