@@ -19,6 +19,8 @@ use bellhop::simulator::Kind;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use crate::probe::hop::Authority;
+
 use super::rig::{Consumer, Program, World, bellhop, eventually, http, provider};
 
 const TOKEN: &str = "an-admin-token-of-the-operator";
@@ -446,6 +448,50 @@ async fn without_its_store_it_stands_by_until_it_has_one() {
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
+}
+
+/// The certificate of the public port, exchanged under it as a Secret is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_certificate_is_taken_over() {
+    let pod = Pod::new().await;
+    let tls = Mounted::new(pod.world.folder.path().join("tls"));
+    let authorities = [Authority::new(), Authority::new()];
+    let [first, second] = authorities
+        .each_ref()
+        .map(|authority| authority.issue("localhost", 2020, 2099));
+    tls.set([
+        ("tls.crt", Some(&first.pem.0)),
+        ("tls.key", Some(&first.pem.1)),
+    ]);
+    let mut config = pod.config.clone();
+    config.process.tls_dir = Some(tls.folder.clone());
+    pod.tell(&config);
+    let program = Program::start(pod.command(), http()).await;
+    let port = program.public.rsplit(':').next().unwrap().to_owned();
+    let ask = async |authority: &Authority| {
+        let trusted = reqwest::Certificate::from_pem(authority.pem().as_bytes()).unwrap();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([trusted]);
+        let client = client.build().unwrap();
+        let answer = client
+            .get(format!("https://localhost:{port}/none/of/ours"))
+            .send()
+            .await;
+        answer.ok().map(|answer| answer.status().as_u16())
+    };
+    assert_eq!(ask(&authorities[0]).await, Some(404));
+    assert_eq!(ask(&authorities[1]).await, None);
+    tls.set([
+        ("tls.crt", Some(&second.pem.0)),
+        ("tls.key", Some(&second.pem.1)),
+    ]);
+    eventually("the other certificate is served", async || {
+        ask(&authorities[1]).await
+    })
+    .await;
+    assert_eq!(ask(&authorities[0]).await, None);
+    program.stop().await;
 }
 
 /// The operator understands what a receiver says: the key's fingerprint, and how it is.
