@@ -1,17 +1,23 @@
 //! The admin port: `/livez`, `/readyz`, `/metrics`, `/status`.
 //!
-//! Owns: the four answers and their formats. (`/dead-letters` and `/removals`, which are about
-//! the store and the pipeline, are merged into this router where a process is assembled.) Never here: what readiness or status consist of (the
-//! caller says), a secret, anything that a request could change.
+//! Owns: the four answers and their formats, and the token that whoever asks for more than the
+//! first three needs where there is one. (`/dead-letters` and `/removals`, which are about the store
+//! and the pipeline, are merged into this router where a process is assembled.)
+//!
+//! Never here: what readiness or status consist of (the caller says), a secret, anything that a
+//! request could change.
 
 use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use crate::files::token::{TokenFile, bearer};
 use crate::metrics::Metrics;
 
 /// The OpenMetrics content type that [`Metrics::encode`] fulfils.
@@ -23,6 +29,16 @@ const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The answer to any other path.
 const PATHS: &str =
     "no such path; there are /livez, /readyz, /metrics, /status, /dead-letters and /removals\n";
+
+/// What needs no token: nothing of a subscription's is in it, and kubelets and Prometheus ask.
+const OPEN: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+
+/// Where the token may stand instead of `Authorization`: the API server, asked to pass a request on
+/// to a pod, takes that header for itself.
+pub const TOKEN_HEADER: &str = "bellhop-token";
+
+/// The answer to who has none.
+const TOKEN_NEEDED: &str = "this path asks for the admin token: Authorization: Bearer TOKEN\n";
 
 /// What a process waits for before it is ready: one short phrase each, no secrets.
 pub type Waiting = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
@@ -44,6 +60,28 @@ pub fn router(metrics: Metrics, waiting: Waiting, status: Status) -> Router {
         )
         .route("/status", get(move || async move { axum::Json(status()) }))
         .fallback(|| async { (StatusCode::NOT_FOUND, PATHS) })
+}
+
+/// `router` for those who have the token of `file`; all but `/livez`, `/readyz` and `/metrics`.
+pub fn with_token(router: Router, file: TokenFile) -> Router {
+    let file = Arc::new(file);
+    router.layer(from_fn(move |request: Request, next: Next| {
+        let file = file.clone();
+        async move {
+            if OPEN.contains(&request.uri().path()) || may_enter(request.headers(), &file) {
+                return next.run(request).await;
+            }
+            let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+            (StatusCode::UNAUTHORIZED, challenge, TOKEN_NEEDED).into_response()
+        }
+    }))
+}
+
+fn may_enter(headers: &HeaderMap, file: &TokenFile) -> bool {
+    let own = headers.get(TOKEN_HEADER).map(HeaderValue::as_bytes);
+    let usual = headers.get(header::AUTHORIZATION);
+    let given = own.or_else(|| bearer(usual?.as_bytes()));
+    given.is_some_and(|given| file.token().matches(given))
 }
 
 /// OpenMetrics for those who ask for it, as Prometheus does; else the older text format.

@@ -16,12 +16,15 @@ pub mod demo;
 pub mod keystore;
 pub mod manifests;
 pub mod operator;
+pub mod receiver;
 mod refusal;
 pub mod release;
 pub mod removals;
+mod resyncs;
 pub mod run;
 pub mod simulate;
 pub mod standalone;
+mod standby;
 pub mod status;
 pub mod unused;
 pub mod watch;
@@ -91,6 +94,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Run(run::RunArgs),
     Operator(operator::OperatorArgs),
+    Receiver(receiver::ReceiverArgs),
     Release(release::ReleaseArgs),
     Simulate(simulate::SimulateArgs),
     Check(check::CheckArgs),
@@ -102,7 +106,7 @@ impl Command {
     /// what went wrong.
     const fn default_filter(&self) -> &'static str {
         match self {
-            Self::Run(_) | Self::Operator(_) | Self::Simulate(_) => "info",
+            Self::Run(_) | Self::Operator(_) | Self::Receiver(_) | Self::Simulate(_) => "info",
             Self::Demo(_) | Self::Release(_) | Self::Check(_) | Self::Crd(_) => "error",
         }
     }
@@ -176,6 +180,7 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::run(args).await,
             Command::Run(args) => run::run(args).await,
             Command::Operator(args) => operator::run(args).await,
+            Command::Receiver(args) => receiver::run(args).await,
             Command::Release(args) => release::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,
             Command::Check(args) => check::run(args).await,

@@ -1,9 +1,10 @@
 //! The operator: `WebhookSubscription` objects become rules at the provider and an honest status.
 //!
 //! Owns: everything that talks to Kubernetes. A pass over one object is six steps, a file each:
-//! `dereference` reads what it names, `validate` makes checked values of it, `register` (or
-//! `finalize`) carries the plan out, with `build`ing and `apply`ing of what is owned on the way, and
-//! `status` says what was found. `validate`, `owned` and `status` are pure.
+//! `dereference` reads what it names, `validate` makes checked values of it, `tend` has the objects
+//! of its receivers built (`build`) and written (`objects`), `register` (or `finalize`) carries the
+//! plan for the rules out, and `status` says what was found. `validate`, `build`, `owned` and
+//! `status` are pure.
 //!
 //! # What holds at every moment
 //! 1. Every write, to Kubernetes and to the provider, has asked [`lease::Leadership`] first.
@@ -12,12 +13,16 @@
 //! 3. A pass may be dropped anywhere, and so may the process: the next pass reads what is there.
 //! 4. A pass assumes nothing about why it runs. While nothing that it rests on has changed and no
 //!    look is due, it makes no call at all.
+//! 5. With receivers, a rule is enabled when they have its key, and not before.
 //!
 //! Never here: an apply on the subscription itself; a secret in status, Event, log line or metric;
 //! a rule decision (`registration` makes them all).
 
+pub mod access;
 pub mod apply;
+mod between;
 pub mod budget;
+pub mod build;
 #[cfg(test)]
 mod by_hand;
 pub mod client;
@@ -25,21 +30,28 @@ pub mod dereference;
 pub mod events;
 pub mod finalize;
 pub mod fleet;
+mod gate;
 pub mod lease;
 pub mod metrics;
+pub mod objects;
 pub mod owned;
+mod pace;
+pub mod pods;
 pub mod providers;
 pub mod queue;
 pub mod reach;
+pub mod receivers;
 mod reconcile;
 pub mod register;
 pub mod release;
+pub mod rollouts;
 mod rotate;
 #[cfg(test)]
 mod sample;
 pub mod session;
 pub mod status;
 pub mod teller;
+pub mod tend;
 pub mod validate;
 pub mod vault;
 pub mod waiting;
@@ -55,14 +67,19 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 
+use self::access::Access;
+use self::build::{Kind, PodOptions};
 use self::fleet::{Fleet, Key};
 use self::metrics::ControllerMetrics;
 use self::providers::Providers;
 use self::queue::{Asker, Queue};
 use self::reach::Reach;
+use self::receivers::{Heard, Receivers};
+use self::rollouts::Rollouts;
 use self::session::Session;
+use self::tend::{ProviderUrls, Tender};
 use self::waiting::Waiting;
-use crate::api::v1alpha1::WebhookSubscription;
+use crate::api::v1alpha1::{Mode, WebhookSubscription};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::registration::RegistrationMetrics;
@@ -71,6 +88,9 @@ use crate::registration::probe::Prober;
 
 /// How often something that must be there before the start is looked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// How often rollouts that are through make room for others.
+const ROLLOUT_TURN: Duration = Duration::from_secs(2);
 
 /// How passes in progress are ended: after this time they are dropped, which is safe.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -91,7 +111,7 @@ pub struct Settings {
 /// What all passes share.
 pub struct Context {
     client: Client,
-    fleet: Fleet,
+    fleet: Arc<Fleet>,
     asker: Asker<Key>,
     providers: Arc<dyn Providers>,
     sessions: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Session>>>>,
@@ -102,6 +122,8 @@ pub struct Context {
     registration_metrics: RegistrationMetrics,
     waiting: Waiting,
     reach: Reach,
+    /// `None`: the operator runs no receivers.
+    tender: Option<Tender>,
     identity: String,
 }
 
@@ -123,6 +145,21 @@ impl Context {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(key);
         self.reach.forget(key);
+        if let Some(tender) = &self.tender {
+            tender.forget(key);
+        }
+    }
+
+    /// What tends this subscription's receivers. An observer has none: nothing is written.
+    fn tender(&self, subscription: &WebhookSubscription) -> Option<&Tender> {
+        let manages = subscription.spec.registration.mode == Mode::Manage;
+        self.tender.as_ref().filter(|_| manages)
+    }
+
+    /// What its receivers came to.
+    fn heard(&self, key: &Key, subscription: &WebhookSubscription) -> Heard {
+        self.tender(subscription)
+            .map_or(Heard::NotManaged, |tender| tender.receivers.heard(key))
     }
 
     fn now(&self) -> Timestamp {
@@ -147,6 +184,22 @@ pub struct Parts {
     pub waiting: Waiting,
     /// What probes public URLs; `None`: nobody does, and what waits for it waits.
     pub prober: Option<Prober>,
+    /// How receivers are run; `None`: somebody else does.
+    pub receivers: Option<ReceiverParts>,
+}
+
+/// How an operator runs receivers.
+pub struct ReceiverParts {
+    /// What their pods are made of.
+    pub options: PodOptions,
+    /// Where the provider is.
+    pub urls: ProviderUrls,
+    /// Whether it may be asked over plain http.
+    pub allow_plain_http: bool,
+    /// How they are asked.
+    pub access: Arc<dyn Access>,
+    /// Of how many subscriptions pods are replaced at a time.
+    pub max_rollouts: usize,
 }
 
 /// Runs the operator until `token` is cancelled; must be the leader. What is missing at the start
@@ -163,7 +216,13 @@ pub async fn run(parts: Parts, settings: Settings, token: CancellationToken) -> 
     let mut watches = tokio::task::JoinSet::new();
     for namespace in scopes(&settings) {
         watches.spawn(watch::subscriptions(context.clone(), namespace.clone()));
-        watches.spawn(watch::secrets(context.clone(), namespace));
+        watches.spawn(watch::secrets(context.clone(), namespace.clone()));
+        if context.tender.is_some() {
+            watches.spawn(watch::pods(context.clone(), namespace.clone()));
+            for kind in Kind::ALL {
+                watches.spawn(watch::objects(context.clone(), kind, namespace.clone()));
+            }
+        }
     }
     let probing = {
         let context = context.clone();
@@ -174,6 +233,8 @@ pub async fn run(parts: Parts, settings: Settings, token: CancellationToken) -> 
         }
     };
     tokio::pin!(probing);
+    let asking = ask_receivers(context.clone(), token.clone());
+    tokio::pin!(asking);
     let working = CancellationToken::new();
     let worker = {
         let (context, working) = (context.clone(), working.clone());
@@ -189,6 +250,7 @@ pub async fn run(parts: Parts, settings: Settings, token: CancellationToken) -> 
         () = &mut worker => Err("the queue ended by itself".to_owned()),
         _ = watches.join_next() => Err("a watch ended by itself".to_owned()),
         ended = &mut probing => ended,
+        ended = &mut asking => ended,
         () = token.cancelled() => Ok(()),
     };
     working.cancel();
@@ -196,6 +258,27 @@ pub async fn run(parts: Parts, settings: Settings, token: CancellationToken) -> 
         tracing::info!("passes in progress are broken off; the next operator goes on");
     }
     ended
+}
+
+/// Asks the receivers how they are, and gives rollouts their turns.
+async fn ask_receivers(context: Arc<Context>, token: CancellationToken) -> Result<(), String> {
+    let Some(tender) = &context.tender else {
+        token.cancelled().await;
+        return Ok(());
+    };
+    let changed = |key| context.asker.ask(key);
+    let turns = async {
+        loop {
+            context.clock.sleep(ROLLOUT_TURN).await;
+            let settled = |key: &Key| tender.receivers.settled(key);
+            context.ask_all(tender.rollouts.free(settled));
+            context.metrics.rollouts(tender.rollouts.counts());
+        }
+    };
+    tokio::select! {
+        ended = tender.receivers.run(changed, token.clone()) => ended,
+        () = turns => Ok(()),
+    }
 }
 
 fn scopes(settings: &Settings) -> Vec<Option<String>> {
@@ -214,14 +297,32 @@ async fn start(parts: Parts, settings: &Settings) -> (Arc<Context>, Queue<Key>) 
     for namespace in scopes(settings) {
         waiting.begin(watch::SUBSCRIPTIONS, namespace.as_deref());
         waiting.begin(watch::SECRETS, namespace.as_deref());
+        if parts.receivers.is_some() {
+            watch::begin_objects(&waiting, namespace.as_deref());
+        }
     }
     definition(&parts.client, settings, &waiting).await;
     let metrics = parts.controller_metrics;
     let (queue, asker) = Queue::new(settings.concurrency, parts.clock.clone(), metrics.clone());
+    let tender = parts.receivers.map(|receivers| Tender {
+        receivers: Arc::new(Receivers::new(
+            parts.client.clone(),
+            receivers.access,
+            parts.clock.clone(),
+            metrics.clone(),
+        )),
+        objects: objects::Objects::default(),
+        rollouts: Rollouts::new(receivers.max_rollouts, parts.clock.clone()),
+        options: receivers.options,
+        urls: receivers.urls,
+        allow_plain_http: receivers.allow_plain_http,
+        cluster_id: cluster_id.clone(),
+    });
+    let fleet = Fleet::new(cluster_id, settings.identity.clone(), metrics.clone());
     let context = Context {
         client: parts.client,
         reach: Reach::new(parts.prober, parts.clock.clone()),
-        fleet: Fleet::new(cluster_id, settings.identity.clone(), metrics.clone()),
+        fleet: Arc::new(fleet),
         asker,
         providers: parts.providers,
         sessions: Mutex::default(),
@@ -230,6 +331,7 @@ async fn start(parts: Parts, settings: &Settings) -> (Arc<Context>, Queue<Key>) 
         registration_metrics: RegistrationMetrics::shared(&parts.metrics),
         metrics,
         waiting,
+        tender,
         identity: settings.identity.clone(),
     };
     (Arc::new(context), queue)

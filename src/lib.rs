@@ -5,7 +5,8 @@
 //! may name only modules to its right (`docs/architecture.md`; `tests/architecture.rs` enforces it):
 //!
 //! `main → cli → {controller, receiver, simulator} → {registration, pipeline} → publish → state →
-//! {provider, settings} → api → admin → {secrets, clock, metrics, telemetry, shutdown, planted}`
+//! {provider, settings} → api → admin → files →
+//! {secrets, clock, metrics, telemetry, shutdown, planted}`
 //!
 //! What never happens in any of them: a secret outside [`secrets`]' redacting types, an unverified
 //! body in a log line, metric label or the store, and a 200 to the provider before a notification
@@ -16,6 +17,7 @@ pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod controller;
+pub mod files;
 pub mod metrics;
 pub mod pipeline;
 pub mod planted;

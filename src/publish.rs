@@ -10,7 +10,6 @@
 pub mod event;
 pub mod feed;
 pub mod http;
-mod reload;
 
 use std::time::Duration;
 

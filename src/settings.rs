@@ -1,5 +1,6 @@
-//! The data plane's settings file: all that the receiver, pipeline and publishers of one
-//! subscription need to know. Written by the controller and by `bellhop run`, read by the receiver.
+//! The data plane's settings: all that the receiver, pipeline and publishers of one subscription
+//! need to know. Made by the controller and by `bellhop run`; as a file, with what the process itself
+//! needs ([`ReceiverConfig`]), written by the controller and read by `bellhop receiver`.
 //!
 //! Owns: the file's shape. Every value is explicit here (the resource's defaults are already
 //! applied), durations are milliseconds. Never here: a secret (only the paths of files that hold
@@ -13,9 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::api::{NotificationType, Operation};
 
 mod convert;
+mod process;
 
 pub use crate::api::v1alpha1::{BackoffPolicy, SignatureScheme};
-pub use convert::Resolved;
+pub use convert::{Resolved, base_path};
+pub use process::{Process, ReceiverConfig};
 
 /// Durations in the settings file are whole milliseconds.
 mod millis {

@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["provider", "settings"],
     &["api"],
     &["admin"],
+    &["files"],
     &[
         "secrets",
         "clock",

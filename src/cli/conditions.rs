@@ -1,5 +1,5 @@
-//! The conditions of a standalone process: the words that the resource uses, from what the parts
-//! of the process say. Pure.
+//! The conditions of a process with a data plane: the words that the resource uses, from what the
+//! parts of the process say. Pure.
 //!
 //! Owns: which facts make which condition. Never here: a clock, IO, text of a provider.
 
@@ -13,6 +13,8 @@ use crate::state::Stats;
 
 /// What the parts say.
 pub struct Facts {
+    /// Whether rules are registered by this process, and not by an operator.
+    pub registers: bool,
     /// The newest pass of registration; `None` before the first one ended.
     pub report: Option<Report>,
     /// The store.
@@ -27,12 +29,15 @@ pub struct Facts {
 
 /// All conditions, in the order in which they are shown.
 pub fn conditions(facts: &Facts) -> Vec<Condition> {
-    let parts = [
-        credentials(facts),
-        registered(facts.report.as_ref()),
-        receiver(facts),
-        delivering(facts),
-    ];
+    let mut parts = Vec::new();
+    // What only registration can say is left to whoever registers.
+    if facts.registers || facts.pipeline.credentials_refused.is_some() {
+        parts.push(credentials(facts));
+    }
+    if facts.registers {
+        parts.push(registered(facts.report.as_ref()));
+    }
+    parts.extend([receiver(facts), delivering(facts)]);
     let mut all = vec![ready(&parts)];
     all.extend(parts);
     if facts.receiver.rules.iter().any(|rule| rule.weak_signature) {

@@ -2,7 +2,7 @@
 //!
 //! Owns: which parts a process has, how they are wired, and in which order they end: the public
 //! port first (it drains while the store still works), the store last. Never here: registration
-//! (that is [`super::standalone`]'s, and later the controller's), a decision about a notification.
+//! (that is [`super::standalone`]'s or the operator's), a decision about a notification.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -16,6 +16,7 @@ use super::{deadletters, removals, status};
 use crate::admin;
 use crate::api::owner::Route;
 use crate::clock::Clock;
+use crate::files::token::TokenFile;
 use crate::metrics::Metrics;
 use crate::pipeline::deliver::{Deliverer, DeliveryMetrics};
 use crate::pipeline::{Pipeline, PipelineSettings, workers};
@@ -51,6 +52,29 @@ pub struct Ports {
     pub feed: TcpListener,
 }
 
+/// Why a data plane cannot be started, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// Its store cannot be opened.
+    #[error("{0}")]
+    Store(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<String> for StartError {
+    fn from(problem: String) -> Self {
+        Self::Other(problem)
+    }
+}
+
+impl From<StartError> for String {
+    fn from(error: StartError) -> Self {
+        error.to_string()
+    }
+}
+
 /// What a data plane is made of.
 pub struct Parts {
     /// What the resource says, resolved.
@@ -67,6 +91,10 @@ pub struct Parts {
     pub allow_plain_http: bool,
     /// Certificate of the public port.
     pub tls: Option<TlsFiles>,
+    /// The token of the admin port; `None`: none is asked for.
+    pub admin_token: Option<PathBuf>,
+    /// Whether rules are registered by this process, and not by an operator.
+    pub registers: bool,
     /// How long requests in flight may take at the end.
     pub drain: Duration,
     /// Listening already.
@@ -95,6 +123,8 @@ pub struct DataPlane {
     pub receiver: Receiver,
     /// Where each http sink stands.
     pub sinks: Vec<watch::Receiver<SinkStatus>>,
+    /// Whether rules are registered by this process, and not by an operator.
+    pub registers: bool,
     /// Registration, once somebody runs it beside this data plane.
     pub registration: Arc<OnceLock<Handle>>,
     /// How the manifest files compare with what runs, once somebody watches them.
@@ -110,7 +140,7 @@ impl DataPlane {
     pub async fn start(
         parts: Parts,
         supervisor: &mut Supervisor,
-    ) -> Result<(Self, mpsc::Receiver<KeyChange>), String> {
+    ) -> Result<(Self, mpsc::Receiver<KeyChange>), StartError> {
         let clock = parts.clock;
         let metrics = Metrics::new();
         let settings = Arc::new(parts.settings);
@@ -124,7 +154,7 @@ impl DataPlane {
         let state = open(&parts.store, &settings, &clock, &metrics)?;
         let sinks = settings.sinks.iter().map(|sink| sink.name.clone());
         let kept = state.keep_sinks(sinks.collect()).await;
-        kept.map_err(|error| error.to_string())?;
+        kept.map_err(|error| StartError::Store(error.to_string()))?;
         let (changed, key_changes) = mpsc::channel(KEY_CHANGES);
         let ring = Arc::new(KeyRing::new(
             clock.clone(),
@@ -167,13 +197,20 @@ impl DataPlane {
             pipeline,
             receiver,
             sinks: Vec::new(),
+            registers: parts.registers,
             registration: Arc::default(),
             manifests: Arc::default(),
         };
         plane.watch_store(supervisor);
         plane.start_pipeline(supervisor);
         plane.start_sinks(supervisor)?;
-        plane.start_ports(parts.ports, parts.tls, parts.drain, supervisor)?;
+        let doors = Doors {
+            ports: parts.ports,
+            tls: parts.tls,
+            admin_token: parts.admin_token,
+            drain: parts.drain,
+        };
+        plane.start_ports(doors, supervisor)?;
         Ok((plane, key_changes))
     }
 
@@ -240,16 +277,11 @@ impl DataPlane {
         Ok(())
     }
 
-    fn start_ports(
-        &self,
-        ports: Ports,
-        tls: Option<TlsFiles>,
-        drain: Duration,
-        supervisor: &mut Supervisor,
-    ) -> Result<(), String> {
+    fn start_ports(&self, doors: Doors, supervisor: &mut Supervisor) -> Result<(), String> {
         let token = supervisor.token();
+        let (ports, drain) = (doors.ports, doors.drain);
         let public = ServerOptions {
-            tls,
+            tls: doors.tls,
             drain,
             ..ServerOptions::default()
         };
@@ -269,9 +301,13 @@ impl DataPlane {
             token.clone(),
         )
         .map_err(|error| error.to_string())?;
-        let admin = admin::router(self.metrics.clone(), self.waiting(), status::of(self))
+        let mut admin = admin::router(self.metrics.clone(), self.waiting(), status::of(self))
             .merge(deadletters::router(self.state.clone()))
             .merge(removals::router(self.pipeline.clone()));
+        if let Some(file) = doors.admin_token {
+            let file = TokenFile::open(file, self.clock.clone());
+            admin = admin::with_token(admin, file.map_err(|error| error.to_string())?);
+        }
         supervisor.spawn(
             "public port",
             serve(ports.public, self.receiver.router(), public, token.clone()),
@@ -311,6 +347,14 @@ impl DataPlane {
             self.state.epoch(),
         )
     }
+}
+
+/// What the ports are opened with.
+struct Doors {
+    ports: Ports,
+    tls: Option<TlsFiles>,
+    admin_token: Option<PathBuf>,
+    drain: Duration,
 }
 
 /// The clients of the provider.
@@ -363,7 +407,7 @@ fn open(
     settings: &Settings,
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
-) -> Result<Arc<Engine>, String> {
+) -> Result<Arc<Engine>, StartError> {
     Engine::open(
         folder,
         Options::from_settings(settings),
@@ -371,7 +415,7 @@ fn open(
         metrics,
     )
     .map(Arc::new)
-    .map_err(|error| error.to_string())
+    .map_err(|error| StartError::Store(error.to_string()))
 }
 
 /// A changed key is believed only from a rule of ours.

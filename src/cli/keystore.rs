@@ -151,10 +151,11 @@ impl ChannelNote for KeyFolder {
 
 #[async_trait]
 impl Gate for KeyFolder {
-    async fn loaded(&self, kind: NotificationType, key: &Fingerprint) {
+    async fn loaded(&self, kind: NotificationType, key: &Fingerprint) -> bool {
         while !self.ring.fingerprints(kind).contains(key) {
             self.clock.sleep(Duration::from_millis(20)).await;
         }
+        true
     }
 
     fn waiting_for(&self) -> String {

@@ -16,7 +16,7 @@ use crate::api::manifest::{self, SecretManifest, SubscriptionManifest};
 use crate::api::v1alpha1::WebhookSubscription;
 use crate::registration::DesiredRules;
 use crate::secrets::Credentials;
-use crate::settings::{Resolved, Settings};
+use crate::settings::{Resolved, Settings, base_path};
 
 /// What the command line says beside, or instead of, the manifests.
 #[derive(Debug, Clone, Default)]
@@ -96,7 +96,7 @@ impl Manifests {
             unused: super::unused::unused(object),
             desired: DesiredRules::of(&object.spec, resolved.owner(object)),
             drift_check_interval: interval.unwrap_or(Duration::from_hours(1)),
-            base_path: path_of(&object.spec.url),
+            base_path: base_path(&object.spec.url),
             settings,
             credentials,
             sink_secrets,
@@ -266,12 +266,4 @@ fn sink_secrets(
         })
     };
     wanted.into_iter().map(secret).collect()
-}
-
-/// `/redeam` of `https://hooks.example.com/redeam`.
-fn path_of(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.find('/').map_or_else(String::new, |at| {
-        rest[at..].trim_end_matches('/').to_owned()
-    })
 }

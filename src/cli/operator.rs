@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use clap::Args;
-use kube::Client;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -18,13 +19,16 @@ use super::cluster::connect;
 use crate::admin;
 use crate::api::v1alpha1::Environment;
 use crate::clock::{Clock, SystemClock};
+use crate::controller::access::{Access, ByAddress, ByProxy};
 use crate::controller::budget::{Budget, Rates};
+use crate::controller::build::PodOptions;
 use crate::controller::client::guarded;
 use crate::controller::lease::{Election, Leadership};
 use crate::controller::metrics::ControllerMetrics;
 use crate::controller::providers::{Addresses, HttpProviders};
+use crate::controller::tend::ProviderUrls;
 use crate::controller::waiting::Waiting;
-use crate::controller::{self, Parts, Settings};
+use crate::controller::{self, Parts, ReceiverParts, Settings};
 use crate::metrics::Metrics;
 use crate::provider::base::{BaseUrl, InvalidBaseUrl};
 use crate::receiver::server::{self, ServerOptions};
@@ -101,8 +105,7 @@ pub struct OperatorArgs {
     #[arg(long, env = "BELLHOP_PRODUCTION_REGISTRY_URL", value_name = "URL")]
     production_registry_url: Option<String>,
 
-    /// The sandbox's reseller API, instead of its own, for the receivers that read it; this version
-    /// runs none, checks the URL and shows it at /status
+    /// The sandbox's reseller API, instead of its own, for the receivers that read it
     #[arg(long, env = "BELLHOP_SANDBOX_API_URL", value_name = "URL")]
     sandbox_api_url: Option<String>,
 
@@ -118,6 +121,41 @@ pub struct OperatorArgs {
     /// for tests inside a network
     #[arg(long, env = "BELLHOP_PROBE_PRIVATE")]
     probe_private: bool,
+
+    /// The image that receivers run; without it, that of the operator's own pod, if POD_NAME and
+    /// POD_NAMESPACE say which that is; with neither, no receivers are run
+    #[arg(long, env = "BELLHOP_RECEIVER_IMAGE", value_name = "IMAGE")]
+    receiver_image: Option<String>,
+
+    /// How receivers are asked how they are: by their pods' addresses, or, from outside of the
+    /// cluster, through the API server
+    #[arg(
+        long,
+        env = "BELLHOP_RECEIVER_ACCESS",
+        value_enum,
+        default_value = "pod",
+        value_name = "WAY"
+    )]
+    receiver_access: ReceiverAccess,
+
+    /// Of how many subscriptions receivers are replaced at a time, as after a new image
+    #[arg(
+        long,
+        env = "BELLHOP_MAX_CONCURRENT_ROLLOUTS",
+        default_value_t = 5,
+        value_name = "N"
+    )]
+    max_concurrent_rollouts: usize,
+
+    /// The namespaces from which the metrics of receivers are read, for their NetworkPolicies
+    #[arg(
+        long,
+        env = "BELLHOP_MONITORING_NAMESPACES",
+        value_delimiter = ',',
+        default_value = "monitoring",
+        value_name = "NAMES"
+    )]
+    monitoring_namespaces: Vec<String>,
 
     /// Requests a second to the registry with one API key
     #[arg(
@@ -156,10 +194,32 @@ pub struct OperatorArgs {
     admin_listen: SocketAddr,
 }
 
+/// How receivers are asked how they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum ReceiverAccess {
+    /// By their pods' addresses.
+    Pod,
+    /// Through the API server.
+    Proxy,
+}
+
 /// Runs until it is asked to end.
 pub async fn run(args: OperatorArgs) -> Result<(), Failure> {
     let bases = Bases::of(&args)?;
     let client = connect(args.context.clone()).await?;
+    let own = OwnPod::from_environment();
+    let image = match (&args.receiver_image, &own) {
+        (Some(image), _) => Some(image.clone()).filter(|image| !image.is_empty()),
+        (None, Some(own)) => Some(own.image(&client).await?),
+        (None, None) => None,
+    };
+    if let Some(image) = &image {
+        tracing::info!(image, "receivers are run with this image");
+    } else {
+        tracing::warn!(
+            "no receivers are run: there is neither --receiver-image nor a pod of the operator's own"
+        );
+    }
     let listener = TcpListener::bind(args.admin_listen)
         .await
         .map_err(|error| {
@@ -184,8 +244,10 @@ pub async fn run(args: OperatorArgs) -> Result<(), Failure> {
     );
     let work = Work {
         identity: identity(&args),
+        image,
+        namespace: own.map(|own| own.namespace),
         args,
-        addresses: bases.registry,
+        bases,
         client,
         metrics,
         controller_metrics,
@@ -198,7 +260,11 @@ pub async fn run(args: OperatorArgs) -> Result<(), Failure> {
 
 struct Work {
     args: OperatorArgs,
-    addresses: Addresses,
+    bases: Bases,
+    /// Of the receivers; `None`: none are run.
+    image: Option<String>,
+    /// Where the operator's own pod is.
+    namespace: Option<String>,
     client: Client,
     metrics: Metrics,
     controller_metrics: ControllerMetrics,
@@ -245,14 +311,20 @@ impl Work {
             operator: self.args.requests_per_second,
         };
         let budget = Budget::new(rates, leadership.clone(), clock.clone());
-        let providers =
-            HttpProviders::new(self.addresses.clone(), budget, clock.clone(), &self.metrics)?;
+        let providers = HttpProviders::new(
+            self.bases.registry.clone(),
+            budget,
+            clock.clone(),
+            &self.metrics,
+        )?;
+        let client = guarded(
+            self.client.clone(),
+            leadership,
+            self.controller_metrics.clone(),
+        );
         let parts = Parts {
-            client: guarded(
-                self.client.clone(),
-                leadership,
-                self.controller_metrics.clone(),
-            ),
+            receivers: self.receivers(&client)?,
+            client,
             providers: Arc::new(providers),
             clock,
             metrics: self.metrics.clone(),
@@ -269,6 +341,29 @@ impl Work {
         controller::run(parts, settings, self.token.clone()).await
     }
 
+    fn receivers(&self, client: &Client) -> Result<Option<ReceiverParts>, String> {
+        let Some(image) = self.image.clone() else {
+            return Ok(None);
+        };
+        let by_address = self.args.receiver_access == ReceiverAccess::Pod;
+        let access: Arc<dyn Access> = if by_address {
+            Arc::new(ByAddress::new()?)
+        } else {
+            Arc::new(ByProxy::new(client.clone()))
+        };
+        Ok(Some(ReceiverParts {
+            options: PodOptions {
+                image,
+                operator_namespace: self.namespace.clone().filter(|_| by_address),
+                monitoring_namespaces: self.args.monitoring_namespaces.clone(),
+            },
+            urls: self.bases.urls(),
+            allow_plain_http: self.args.allow_plain_http,
+            access,
+            max_rollouts: self.args.max_concurrent_rollouts,
+        }))
+    }
+
     fn prober(&self) -> Result<Prober, String> {
         Prober::new(
             Arc::new(SystemResolver),
@@ -277,6 +372,40 @@ impl Work {
             Limits::default(),
             &self.metrics,
         )
+    }
+}
+
+/// The pod that this process runs in, as the downward API tells it.
+struct OwnPod {
+    namespace: String,
+    name: String,
+}
+
+impl OwnPod {
+    fn from_environment() -> Option<Self> {
+        let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Some(Self {
+            namespace: given("POD_NAMESPACE")?,
+            name: given("POD_NAME")?,
+        })
+    }
+
+    /// The image of its container `operator`, or of the only one.
+    async fn image(&self, client: &Client) -> Result<String, Failure> {
+        let pods: Api<Pod> = Api::namespaced(client.clone(), &self.namespace);
+        let failed = |why: &str| {
+            Failure::Failed(format!(
+                "cannot tell the image of the operator's own pod {}/{}: {why}; give --receiver-image, or the right to get this pod",
+                self.namespace, self.name
+            ))
+        };
+        let pod = pods.get(&self.name).await;
+        let pod = pod.map_err(|error| failed(&error.to_string()))?;
+        let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
+        let named = containers.iter().find(|one| one.name == "operator");
+        let only = (containers.len() == 1).then(|| &containers[0]);
+        let image = named.or(only).and_then(|one| one.image.clone());
+        image.ok_or_else(|| failed("it has no container `operator`"))
     }
 }
 
@@ -336,6 +465,17 @@ impl Bases {
                 )?,
             },
         })
+    }
+
+    /// As receivers are told them.
+    fn urls(&self) -> ProviderUrls {
+        let both = |registry: &BaseUrl, api: &BaseUrl| {
+            (registry.as_str().to_owned(), api.as_str().to_owned())
+        };
+        ProviderUrls {
+            production: both(&self.registry.production, &self.api.production),
+            sandbox: both(&self.registry.sandbox, &self.api.sandbox),
+        }
     }
 
     /// For people; a base URL holds no secret.

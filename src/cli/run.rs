@@ -15,7 +15,7 @@ use super::Failure;
 use super::dataplane::Ports;
 use super::manifests::{Manifests, Overrides};
 use super::standalone::Standalone;
-use crate::publish::feed::check_token_file;
+use crate::files::token::check_token_file;
 use crate::receiver::server::TlsFiles;
 use crate::settings::FeedSettings;
 use crate::shutdown::Supervisor;

@@ -92,6 +92,8 @@ impl Standalone {
             credentials: credentials.clone(),
             allow_plain_http: self.allow_plain_http,
             tls: self.tls,
+            admin_token: None,
+            registers: true,
             drain: self.drain,
             ports,
             clock,

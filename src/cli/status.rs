@@ -24,11 +24,12 @@ pub fn of(plane: &DataPlane) -> admin::Status {
         plane.pipeline.clone(),
     );
     let (sinks, registration) = (plane.sinks.clone(), plane.registration.clone());
-    let manifests = plane.manifests.clone();
+    let (manifests, registers) = (plane.manifests.clone(), plane.registers);
     Arc::new(move || {
         let sinks: Vec<SinkStatus> = sinks.iter().map(|sink| sink.borrow().clone()).collect();
         let counted = state.stats();
         let facts = Facts {
+            registers,
             report: registration
                 .get()
                 .and_then(crate::registration::Handle::status)

@@ -37,7 +37,7 @@ pub enum Deleted {
     /// Something stands in the way.
     Waits {
         /// What to say.
-        findings: Findings,
+        findings: Box<Findings>,
         /// Not before this time.
         at_least: Duration,
     },
@@ -111,7 +111,8 @@ impl Deletion<'_> {
             .filter_map(|credentials| {
                 let account = account(environment, &credentials);
                 // A copy that no header can carry was never used.
-                Line::new(self.context, account, &credentials, &self.vault).ok()
+                let gate = self.vault.clone();
+                Line::new(self.context, account, &credentials, &self.vault, gate).ok()
             })
             .collect()
     }
@@ -149,7 +150,7 @@ impl Deletion<'_> {
         }
         let after = stuck.and_then(|report| report.retry_after);
         Some(Deleted::Waits {
-            findings,
+            findings: Box::new(findings),
             at_least: after.unwrap_or_default(),
         })
     }

@@ -16,7 +16,7 @@ use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::{Resource as _, ResourceExt as _};
 
 use super::metrics::ControllerMetrics;
-use super::owned::{ACCOUNT, INSTANCE, PENDING, is_owned};
+use super::owned::{ACCOUNT, INSTANCE, PENDING, is_owned, secret_name};
 use super::providers::SeenRules;
 use super::vault::Vault;
 use crate::api::v1alpha1::{Mode, WebhookSubscription};
@@ -258,11 +258,13 @@ impl Fleet {
                 concerned.insert(key);
             }
         }
+        // The feed's Secret has the same labels, and is one of the receivers' objects.
         if is_owned(metadata)
             && let Some(name) = metadata
                 .labels
                 .as_ref()
                 .and_then(|labels| labels.get(INSTANCE))
+            && at.name == secret_name(name)
         {
             let key = Key {
                 namespace: at.namespace,

@@ -51,6 +51,9 @@ pub struct ControllerMetrics {
     undecodable: Gauge,
     watch_errors: Family<KindLabels, Counter>,
     rotation_gap: Histogram,
+    receiver_answers: Family<OutcomeLabels, Counter>,
+    rollouts_running: Gauge,
+    rollouts_waiting: Gauge,
 }
 
 impl ControllerMetrics {
@@ -69,6 +72,9 @@ impl ControllerMetrics {
             undecodable: Gauge::default(),
             watch_errors: Family::default(),
             rotation_gap: seconds_histogram(),
+            receiver_answers: Family::default(),
+            rollouts_running: Gauge::default(),
+            rollouts_waiting: Gauge::default(),
         };
         metrics.register(|registry| {
             registry.register(
@@ -131,6 +137,21 @@ impl ControllerMetrics {
                 "Time without a live rule while a key was rotated",
                 own.rotation_gap.clone(),
             );
+            registry.register(
+                "operator_receiver_answers",
+                "Receivers that were asked how they are, by what came of it",
+                own.receiver_answers.clone(),
+            );
+            registry.register(
+                "operator_rollouts_running",
+                "Subscriptions whose receivers are being replaced",
+                own.rollouts_running.clone(),
+            );
+            registry.register(
+                "operator_rollouts_waiting",
+                "Subscriptions whose receivers wait to be replaced",
+                own.rollouts_waiting.clone(),
+            );
         });
         own
     }
@@ -175,6 +196,17 @@ impl ControllerMetrics {
 
     pub(super) fn watch_broke(&self, kind: &'static str) {
         self.watch_errors.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    pub(super) fn asked_receiver(&self, outcome: &'static str) {
+        self.receiver_answers
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
+    }
+
+    pub(super) fn rollouts(&self, (running, waiting): (usize, usize)) {
+        self.rollouts_running.set(running as i64);
+        self.rollouts_waiting.set(waiting as i64);
     }
 
     pub(super) fn rotated(&self, gap: Duration) {

@@ -11,6 +11,7 @@
 //! | data `apiKey`, `apiSecret` | the credentials that the rules were registered with |
 //! | data `booking`, `price-schedule`, … | the rule's key, then the one before it for a while, a line each |
 //! | data `probe` | the key of the reachability probe, which is never a rule's |
+//! | data `admin-token` | what the operator asks the receivers' admin port with |
 //! | data `resyncs` | per type, how many resyncs were called for: a receiver does one when it rises |
 //! | annotation `bellhop.dev/resync-owed` | types whose resync begins when their rule is live |
 //! | annotation `bellhop.dev/previous-keys` | until when each previous key is kept |
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::v1alpha1::WebhookSubscription;
 use crate::api::{NotificationType, probe};
 use crate::clock::UnixMillis;
+use crate::files::token::usable;
 use crate::secrets::{Credentials, Fingerprint, Secret};
 
 /// The finalizer of the subscription and of its owned Secret.
@@ -43,7 +45,10 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The label with the subscription's name.
 pub const INSTANCE: &str = "app.kubernetes.io/instance";
 
-const RESYNCS: &str = "resyncs";
+/// See the module's table.
+pub const RESYNCS: &str = "resyncs";
+/// See the module's table.
+pub const ADMIN_TOKEN: &str = "admin-token";
 const OWED: &str = "bellhop.dev/resync-owed";
 const PREVIOUS_UNTIL: &str = "bellhop.dev/previous-keys";
 /// See the module's table; read from metadata alone when an operator starts.
@@ -110,6 +115,8 @@ pub struct Content {
     pub keys: BTreeMap<NotificationType, Keys>,
     /// The key of the reachability probe.
     pub probe: Option<Secret>,
+    /// What the receivers' admin port is asked with, once there are receivers.
+    pub admin_token: Option<Secret>,
     /// Per type, how many resyncs were called for so far.
     pub resyncs: BTreeMap<NotificationType, u64>,
     /// Types whose next resync waits for their rule.
@@ -151,6 +158,9 @@ impl Content {
                 }),
             keys: keys.collect(),
             probe: text(probe::KEY_FILE).map(|text| Secret::new(text.trim())),
+            admin_token: text(ADMIN_TOKEN)
+                .filter(|text| usable(text.trim()))
+                .map(|text| Secret::new(text.trim())),
             resyncs: text(RESYNCS)
                 .and_then(|text| serde_json::from_str(&text).ok())
                 .unwrap_or_default(),
@@ -186,6 +196,9 @@ impl Content {
         }
         if let Some(key) = &self.probe {
             put(probe::KEY_FILE, format!("{}\n", key.expose()));
+        }
+        if let Some(token) = &self.admin_token {
+            put(ADMIN_TOKEN, format!("{}\n", token.expose()));
         }
         if !self.resyncs.is_empty() {
             put(RESYNCS, json(&self.resyncs));
@@ -275,7 +288,7 @@ pub fn is_owned(metadata: &ObjectMeta) -> bool {
 }
 
 /// The owner reference of what belongs to a subscription: foreground deletion waits for it.
-fn owner(subscription: &WebhookSubscription) -> Option<OwnerReference> {
+pub fn owner(subscription: &WebhookSubscription) -> Option<OwnerReference> {
     Some(OwnerReference {
         block_owner_deletion: Some(true),
         ..subscription.controller_owner_ref(&())?
@@ -298,6 +311,7 @@ mod tests {
                 api_key: Secret::new("k"),
                 api_secret: Secret::new("s"),
             }),
+            admin_token: Some(Secret::new("sixteen or more.".replace(' ', "-"))),
             resyncs: BTreeMap::from([(Rate, 3)]),
             owed: BTreeSet::from([Booking]),
             pending: Some("me".to_owned()),

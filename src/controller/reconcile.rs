@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 
 use super::Context;
 use super::apply::{add_finalizer, has_finalizer, patch_status};
+use super::between::receivers_news;
 use super::dereference::{Dereferenced, dereference};
 use super::finalize::{Deleted, Deletion};
 use super::fleet::{Key, Object, Snapshot};
@@ -56,7 +57,8 @@ async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
         && !session.is_overwritten_in(&snapshot.object);
     let news = context.reach.shown(&key);
     let news = news.filter(|found| session.looked != Some(*found));
-    if as_before && news.is_none() {
+    let receivers = receivers_news(&context, &key, &session);
+    if as_before && news.is_none() && !receivers {
         context.metrics.reconciled("unchanged", None);
         return Some(Next::AsBefore);
     }
@@ -78,17 +80,21 @@ async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
         snapshot: &snapshot,
         teller: &teller,
     };
-    let ended = match news {
-        Some(found) if as_before && !opens(&subscription, found) => {
-            work.say_reachable(&mut session, found).await
-        }
-        _ => work.run(&mut session, inputs).await,
+    let opening = news.is_some_and(|found| opens(&subscription, found));
+    let ended = if as_before && !opening {
+        work.touch_up(&mut session, news).await
+    } else {
+        work.run(&mut session, inputs).await
     };
     session.said = Some(teller.into_said());
     let next = match ended {
         Ok(next) => next,
         Err(Trouble::Busy) => {
             return Some(Next::Soon(jittered(BUSY)));
+        }
+        Err(Trouble::Superseded) => {
+            session.last = None;
+            Next::Soon(Duration::ZERO)
         }
         Err(Trouble::Api(error)) => {
             context.metrics.failed("kubernetes");
@@ -108,9 +114,11 @@ async fn pass(context: Arc<Context>, key: Key, due: bool) -> Option<Next> {
 }
 
 /// Why a pass came to nothing.
-enum Trouble {
+pub(super) enum Trouble {
     /// Another pass works on the account.
     Busy,
+    /// The subscription changed under the pass, which was given up for the next.
+    Superseded,
     /// The API server did not do what was asked.
     Api(kube::Error),
 }
@@ -121,12 +129,13 @@ impl From<kube::Error> for Trouble {
     }
 }
 
-struct Work<'a> {
-    context: &'a Arc<Context>,
-    key: &'a Key,
-    subscription: &'a Arc<WebhookSubscription>,
+/// One pass.
+pub(super) struct Work<'a> {
+    pub context: &'a Arc<Context>,
+    pub key: &'a Key,
+    pub subscription: &'a Arc<WebhookSubscription>,
     snapshot: &'a Snapshot,
-    teller: &'a Teller<'a>,
+    pub teller: &'a Teller<'a>,
 }
 
 /// Whether rules that were held back may go live.
@@ -136,20 +145,12 @@ fn opens(subscription: &WebhookSubscription, found: Reason) -> bool {
 }
 
 impl Work<'_> {
-    /// A probe has found something else and nothing else has changed: that is said, and nobody is
-    /// asked anything.
-    async fn say_reachable(&self, session: &mut Session, found: Reason) -> Result<Next, Trouble> {
-        let findings = Findings::default().with(Condition::of(found));
-        self.teller.say(&findings).await?;
-        session.looked = Some(found);
-        Ok(Next::AsBefore)
-    }
-
     async fn run(&self, session: &mut Session, inputs: Inputs) -> Result<Next, Trouble> {
         if self.annotation(PAUSED).as_deref() == Some("true") {
             let kind = ConditionType::Accepted;
             let paused = Condition::new(kind, ConditionStatus::Unknown, Reason::Paused);
             self.context.reach.forget(self.key);
+            session.tended = false;
             self.teller.say(&Findings::default().with(paused)).await?;
             return Ok(rest(session, inputs, None));
         }
@@ -169,7 +170,9 @@ impl Work<'_> {
         let version = read.credentials.as_ref();
         let version = version.and_then(|found| found.metadata.resource_version.clone());
         self.context.fleet.read(self.key, version, vault.clone());
+        session.begin_gate(self.context, self.key, &inputs);
         if deleting {
+            session.tended = false;
             let _turn = self.turn(self.account(&read))?;
             self.context.reach.forget(self.key);
             return Ok(self.delete(session, inputs, &read, vault).await?);
@@ -181,11 +184,12 @@ impl Work<'_> {
                 // Nobody can be told which URL and key hold.
                 self.context.reach.forget(self.key);
                 let findings = if condition.kind == ConditionType::Accepted {
+                    session.tended = false;
                     Findings::default()
                 } else {
-                    Findings::accepted(self.subscription)
+                    Findings::accepted(self.subscription, self.heard())
                 };
-                self.teller.say(&findings.with(condition)).await?;
+                self.say(session, findings.with(condition)).await?;
                 // What mends it is watched.
                 return Ok(rest(session, inputs, None));
             }
@@ -193,6 +197,7 @@ impl Work<'_> {
         if session.last.is_none()
             && !session.begun
             && let Some(delay) = self.settled_before(&checked, &read)
+            && self.take_over(session).await?
         {
             let (probe, desired) = (owned(&read).probe, &checked.desired);
             let reach = &self.context.reach;
@@ -218,7 +223,10 @@ impl Work<'_> {
             unfinished: self.snapshot.unfinished,
         };
         let outcome = pass.run(session).await?;
-        self.teller.say(&outcome.findings).await?;
+        if outcome.superseded {
+            return Err(Trouble::Superseded);
+        }
+        self.say(session, outcome.findings.clone()).await?;
         session.looked = outcome.findings.reason(ConditionType::Reachable);
         Ok(self.next(session, inputs, interval, &outcome))
     }
@@ -230,10 +238,10 @@ impl Work<'_> {
         let secret = &self.subscription.spec.credentials_secret_ref.name;
         let forbidden = Condition::new(kind, status, Reason::SecretForbidden)
             .about(&format!("Secret {secret}"));
-        let findings = Findings::accepted(self.subscription).with(forbidden);
-        self.teller.say(&findings).await?;
-        self.context.metrics.failed("forbidden");
+        let findings = Findings::accepted(self.subscription, self.heard()).with(forbidden);
         session.looked = findings.reason(ConditionType::Reachable);
+        self.say(session, findings).await?;
+        self.context.metrics.failed("forbidden");
         session.last = Some(inputs);
         Ok(Next::Retry {
             at_least: Duration::ZERO,

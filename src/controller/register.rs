@@ -12,12 +12,15 @@ use std::time::Duration;
 
 use super::Context;
 use super::fleet::Key;
+use super::gate::KeyGate;
 use super::owned::Content;
 use super::reach::{Looked, probes};
+use super::receivers::Heard;
 use super::rotate::Rotated;
 use super::session::{Line, RECONCILE_AT, Session};
 use super::status::Findings;
 use super::teller::Teller;
+use super::tend::{Task, Tended};
 use super::validate::{Checked, account};
 use super::vault::Vault;
 use crate::api::v1alpha1::{RulePhase, WebhookSubscription};
@@ -28,6 +31,9 @@ use crate::registration::probe::new_key;
 use crate::registration::{DeletionPolicy, DesiredRules, Mode, Report};
 use crate::secrets::{Credentials, Secret};
 use kube::ResourceExt as _;
+
+/// How often a pass that waits for receivers looks how they are.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long a write that another operator began may still take effect.
 const LATE: Duration = Duration::from_secs(30);
@@ -40,6 +46,8 @@ pub struct Outcome {
     pub retry: Option<Duration>,
     /// Look again after this time, if the interval is not over before.
     pub again: Option<Duration>,
+    /// The subscription has changed meanwhile: there is nothing to say, and work to do at once.
+    pub superseded: bool,
 }
 
 impl Outcome {
@@ -48,6 +56,14 @@ impl Outcome {
             findings,
             retry: None,
             again: None,
+            superseded: false,
+        }
+    }
+
+    fn superseded() -> Self {
+        Self {
+            superseded: true,
+            ..Self::settled(Findings::default())
         }
     }
 
@@ -56,6 +72,7 @@ impl Outcome {
             findings,
             retry: Some(Duration::ZERO),
             again: None,
+            superseded: false,
         }
     }
 }
@@ -94,10 +111,11 @@ impl Pass<'_> {
     /// # Errors
     /// When the API server does not take a write of ours.
     pub async fn run(self, session: &mut Session) -> Result<Outcome, kube::Error> {
-        let findings = Findings::accepted(self.subscription);
+        let findings = self.accepted();
         let manages = self.checked.desired.mode == Mode::Manage;
         let content = self.vault.content().await;
         let account = self.checked.account.clone();
+        let gate = session.gate.clone();
         let line = match session.line(self.context, account, &self.checked.live, &self.vault) {
             Ok(line) => line,
             Err(problem) => return Ok(Outcome::settled(no_credentials(findings, &problem))),
@@ -126,12 +144,15 @@ impl Pass<'_> {
             // Before the first rule: whoever removes the rules needs what they were made with.
             let credentials = self.checked.live.clone();
             let probe = self.probe_key(&content);
+            let token = self.admin_token(&content);
             self.vault
                 .change(|content| {
                     let new = content.credentials.as_ref() != Some(&credentials)
-                        || content.probe != probe;
+                        || content.probe != probe
+                        || content.admin_token != token;
                     content.credentials = Some(credentials);
                     content.probe = probe;
+                    content.admin_token = token;
                     new
                 })
                 .await?;
@@ -144,9 +165,12 @@ impl Pass<'_> {
             .and_then(|verdict| verdict.url.as_ref().err())
         {
             let kind = ConditionType::Accepted;
+            session.tended = false;
             let in_use = Condition::new(kind, false, Reason::UrlInUse).about(&rival.to_string());
             return Ok(Outcome::settled(findings.with(in_use)));
         }
+        let tended = self.tend(gate.as_deref()).await?;
+        let findings = findings.with_heard(self.heard());
         let claimed = claimed(verdict);
         let mut desired = self.checked.desired.clone();
         desired.rules.retain(|kind, _| !claimed.contains_key(kind));
@@ -169,10 +193,19 @@ impl Pass<'_> {
             Rotated::NotAsked => (self.carry_out(line, &desired, claimed.len()).await, None),
         };
         self.tell_fleet(line);
+        session.tended = tended.is_some();
         let again = self.finish(session, &report).await?;
+        if let Some(gate) = &gate {
+            if gate.gave_up() {
+                return Ok(Outcome::superseded());
+            }
+            // Numbers of resyncs were written last.
+            gate.poke().await;
+        }
+        findings = findings.with_heard(self.heard());
         findings.reconcile_at = self.annotation(RECONCILE_AT);
-        let retry =
-            (stopped || report.should_retry()).then(|| report.retry_after.unwrap_or_default());
+        let retry = stopped || report.should_retry() || tended == Some(Tended::Refused);
+        let retry = retry.then(|| report.retry_after.unwrap_or_default());
         findings = findings.with_report(&report, &claimed);
         if stopped && report.is_as_far_as_it_may() {
             let kind = ConditionType::Registered;
@@ -186,7 +219,43 @@ impl Pass<'_> {
             findings,
             retry,
             again,
+            superseded: false,
         })
+    }
+
+    fn accepted(&self) -> Findings {
+        Findings::accepted(self.subscription, self.heard())
+    }
+
+    fn heard(&self) -> Heard {
+        self.context.heard(self.key, self.subscription)
+    }
+
+    /// The objects of its receivers; `None`: it has none.
+    async fn tend(&self, gate: Option<&KeyGate>) -> Result<Option<Tended>, kube::Error> {
+        let (Some(tender), Some(gate)) = (self.context.tender(self.subscription), gate) else {
+            return Ok(None);
+        };
+        // Written above.
+        let Some(admin_token) = self.vault.content().await.admin_token else {
+            return Ok(None);
+        };
+        let task = Task {
+            client: &self.context.client,
+            tender,
+            key: self.key,
+            subscription: self.subscription,
+            admin_token,
+            gate,
+        };
+        task.run().await.map(Some)
+    }
+
+    /// What its receivers' admin port is asked with: the one there is, or a new one.
+    fn admin_token(&self, content: &Content) -> Option<Secret> {
+        let manages = self.context.tender(self.subscription).is_some();
+        let made = || new_key().ok().filter(|_| manages);
+        content.admin_token.clone().or_else(made)
     }
 
     /// The key of the probe: the one there is, or a new one.
@@ -271,7 +340,8 @@ impl Pass<'_> {
     async fn leave(&self, copy: &Credentials, findings: Findings) -> Option<Outcome> {
         let environment = self.subscription.spec.environment;
         let old = account(environment, copy);
-        let line = match Line::new(self.context, old, copy, &self.vault) {
+        let gate = self.vault.clone();
+        let line = match Line::new(self.context, old, copy, &self.vault, gate) {
             Ok(line) => line,
             Err(problem) => return Some(Outcome::settled(no_credentials(findings, &problem))),
         };
@@ -318,36 +388,49 @@ impl Pass<'_> {
     }
 
     /// The executor's pass. A first registration says how far it came, rule by rule, for whoever
-    /// watches.
+    /// watches; any says how the receivers come up that it waits for.
     async fn carry_out(&self, line: &Line, desired: &DesiredRules, claimed: usize) -> Report {
         let work = line.executor.reconcile(desired);
         let status = self.subscription.status.as_ref();
         let known = status.is_some_and(|status| !status.rules.is_empty());
-        if known || desired.mode == Mode::Observe || desired.suspend {
-            return work.await;
-        }
+        let first = !known && desired.mode != Mode::Observe && !desired.suspend;
         let mut enabled = line.registry.enabled();
         let before = *enabled.borrow_and_update();
-        self.tell_progress(0, desired.rules.len() + claimed).await;
+        let mut done = 0;
+        let wanted = desired.rules.len() + claimed;
+        let mut told = self.heard();
+        if first {
+            self.tell_progress(Some((0, wanted))).await;
+        }
         tokio::pin!(work);
         loop {
             tokio::select! {
                 biased;
                 report = &mut work => return report,
-                Ok(()) = enabled.changed() => {
-                    let done = *enabled.borrow_and_update() - before;
-                    self.tell_progress(done, desired.rules.len() + claimed).await;
+                Ok(()) = enabled.changed(), if first => {
+                    done = *enabled.borrow_and_update() - before;
+                    self.tell_progress(Some((done, wanted))).await;
+                }
+                () = self.context.clock.sleep(LOOK) => {
+                    let heard = self.heard();
+                    if heard != told {
+                        told = heard;
+                        self.tell_progress(first.then_some((done, wanted))).await;
+                    }
                 }
             }
         }
     }
 
     /// A courtesy: the status after the pass matters.
-    async fn tell_progress(&self, done: usize, wanted: usize) {
-        let kind = ConditionType::Registered;
-        let pending = Condition::new(kind, false, Reason::RegistrationPending);
-        let mut findings = Findings::accepted(self.subscription).with(pending);
-        findings.registered = Some(format!("{done}/{wanted}"));
+    async fn tell_progress(&self, registered: Option<(usize, usize)>) {
+        let mut findings = Findings::default().with_heard(self.heard());
+        if let Some((done, wanted)) = registered {
+            let kind = ConditionType::Registered;
+            let pending = Condition::new(kind, false, Reason::RegistrationPending);
+            findings = self.accepted().with(pending);
+            findings.registered = Some(format!("{done}/{wanted}"));
+        }
         if let Err(error) = self.teller.say(&findings).await {
             tracing::info!(%error, "how far the registration came could not be said");
         }

@@ -15,16 +15,19 @@ use sha2::{Digest as _, Sha256};
 use super::Context;
 use super::dereference::Dereferenced;
 use super::fleet::{Key, Object};
+use super::gate::KeyGate;
 use super::owned::is_owned;
+use super::pace::Pace;
 use super::providers::Watched;
+use super::receivers::Found;
 use super::teller::Said;
 use super::vault::Vault;
 use crate::api::Reason;
 use crate::api::v1alpha1::WebhookSubscription;
 use crate::clock::Ticks;
 use crate::provider::credentials::CredentialSource;
-use crate::registration::Executor;
 use crate::registration::conflict::Account;
+use crate::registration::{Executor, Gate};
 use crate::secrets::Credentials;
 
 /// The annotations that people and GitOps set.
@@ -82,6 +85,7 @@ impl Line {
         account: Account,
         credentials: &Credentials,
         vault: &Arc<Vault>,
+        gate: Arc<dyn Gate>,
     ) -> Result<Self, String> {
         let source = CredentialSource::memory(credentials.clone(), context.clock.clone())
             .map_err(|error| error.to_string())?;
@@ -90,7 +94,7 @@ impl Line {
         let executor = Executor::new(
             registry.clone(),
             vault.clone(),
-            vault.clone(),
+            gate,
             vault.clone(),
             context.clock.clone(),
             context.registration_metrics.clone(),
@@ -124,6 +128,14 @@ pub struct Session {
     pub deleted: Option<String>,
     /// Another operator's unfinished write may still take effect until then.
     pub late_until: Option<Ticks>,
+    /// What rules wait for, with receivers.
+    pub gate: Option<Arc<KeyGate>>,
+    /// The objects of its receivers are kept as they should be.
+    pub tended: bool,
+    /// What its status says of the receivers.
+    pub found: Option<Found>,
+    /// When its numbers were written.
+    pub pace: Pace,
 }
 
 impl Session {
@@ -163,6 +175,23 @@ impl Session {
         vault
     }
 
+    /// Has what rules wait for with receivers, for a pass that rests on `inputs`.
+    pub fn begin_gate(&mut self, context: &Context, key: &Key, inputs: &Inputs) {
+        let (Some(tender), Some(vault)) = (&context.tender, &self.vault) else {
+            return;
+        };
+        let gate = self.gate.get_or_insert_with(|| {
+            KeyGate::new(
+                key.clone(),
+                tender.receivers.clone(),
+                context.fleet.clone(),
+                vault.clone(),
+                context.clock.clone(),
+            )
+        });
+        gate.begin(inputs.clone());
+    }
+
     /// The line for these credentials: the one there is, if it is the same.
     ///
     /// # Errors
@@ -178,9 +207,14 @@ impl Session {
             .line
             .take()
             .filter(|line| line.account == account && line.credentials == *credentials);
-        let line = match line {
-            Some(line) => line,
-            None => Line::new(context, account, credentials, vault)?,
+        let line = if let Some(line) = line {
+            line
+        } else {
+            let gate: Arc<dyn Gate> = match &self.gate {
+                Some(gate) => gate.clone(),
+                None => vault.clone(),
+            };
+            Line::new(context, account, credentials, vault, gate)?
         };
         Ok(self.line.insert(line))
     }

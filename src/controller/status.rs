@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use kube::api::ObjectMeta;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::reach::{found_before, probes};
+use super::receivers::{Heard, Numbers};
 use super::rotate::Gaps;
 use crate::api::condition::{ConditionEvent, merge, summary};
 use crate::api::v1alpha1::{
@@ -33,6 +34,10 @@ pub struct Findings {
     pub reconcile_at: Option<String>,
     /// `bellhop.dev/rotate-keys`, when it was acted on.
     pub rotate_keys: Option<String>,
+    /// What the receivers came to, when they were looked at.
+    pub heard: Option<Heard>,
+    /// What moves by itself, when it may be written.
+    pub numbers: Option<Numbers>,
     /// What happened beside the conditions' changes; told only with a change of the status.
     pub events: Vec<ConditionEvent>,
 }
@@ -61,30 +66,55 @@ impl Change {
 }
 
 impl Findings {
-    /// Findings of a spec that is accepted, by an operator that runs no receivers.
-    pub fn accepted(subscription: &WebhookSubscription) -> Self {
+    /// Findings of a spec that is accepted. `heard`: what its receivers came to.
+    pub fn accepted(subscription: &WebhookSubscription, heard: Heard) -> Self {
         let registration = &subscription.spec.registration;
         let reachable = if probes(registration.mode, registration.reachability) {
             Condition::of(found_before(subscription).unwrap_or(Reason::ProbePending))
         } else {
             Condition::of(Reason::ProbeOff)
         };
-        let unknown = |kind, reason| Condition::new(kind, ConditionStatus::Unknown, reason);
-        Self::default()
+        let kind = ConditionType::ReceiverAvailable;
+        let status = subscription.status.as_ref();
+        let mut said = status.into_iter().flat_map(|status| &status.conditions);
+        let mut findings = Self::default()
             .with(Condition::new(
                 ConditionType::Accepted,
                 true,
                 Reason::SpecValid,
             ))
-            .with(unknown(
-                ConditionType::ReceiverAvailable,
-                Reason::ReceiverNotManaged,
-            ))
-            .with(reachable)
-            .with(unknown(
-                ConditionType::Delivering,
-                Reason::ReceiverNotManaged,
-            ))
+            .with(reachable);
+        if heard == Heard::Nothing && !said.any(|one| one.type_ == kind.as_str()) {
+            // Before the first one: none is ready.
+            let kind = ConditionType::Delivering;
+            let (none, unknown) = (Reason::ReceiverNotReady, ConditionStatus::Unknown);
+            findings = findings
+                .with(Condition::of(none))
+                .with(Condition::new(kind, unknown, none));
+        }
+        findings.with_heard(heard)
+    }
+
+    /// Adds what the receivers came to.
+    #[must_use]
+    pub fn with_heard(mut self, heard: Heard) -> Self {
+        match &heard {
+            Heard::NotManaged => {
+                let unknown = ConditionStatus::Unknown;
+                let none = Reason::ReceiverNotManaged;
+                for kind in [ConditionType::ReceiverAvailable, ConditionType::Delivering] {
+                    self = self.with(Condition::new(kind, unknown, none));
+                }
+            }
+            Heard::Nothing => {}
+            Heard::Found(found) => {
+                for condition in &found.conditions {
+                    self = self.with(condition.clone());
+                }
+            }
+        }
+        self.heard = Some(heard);
+        self
     }
 
     /// Adds a condition, or puts it in the place of the one of its type.
@@ -194,7 +224,7 @@ impl Findings {
         let empty = WebhookSubscriptionStatus::default();
         let old = subscription.status.as_ref().unwrap_or(&empty);
         let generation = subscription.metadata.generation.unwrap_or_default();
-        let mut patch = serde_json::Map::new();
+        let mut patch = Map::new();
         let mut events = Vec::new();
         let parts = self.with_kept(old);
         if let Some(merged) = merge(&old.conditions, &summary(parts), generation, now) {
@@ -210,6 +240,7 @@ impl Findings {
         if self.registered.is_some() && self.registered != old.registered {
             patch.insert("registered".to_owned(), json!(self.registered));
         }
+        self.receivers(old, &mut patch);
         let acknowledged = self.acknowledged(old);
         if acknowledged != old.acknowledged {
             patch.insert("acknowledged".to_owned(), json!(acknowledged));
@@ -226,13 +257,44 @@ impl Findings {
         })
     }
 
+    /// Pods and numbers. Without receivers there is nothing to say of them.
+    fn receivers(&self, old: &WebhookSubscriptionStatus, patch: &mut Map<String, Value>) {
+        let mut put = |name: &str, differs: bool, value: Value| {
+            if differs {
+                patch.insert(name.to_owned(), value);
+            }
+        };
+        match &self.heard {
+            Some(Heard::Found(found)) => {
+                let counts = Some(found.counts);
+                put("receivers", counts != old.receivers, json!(counts));
+            }
+            Some(Heard::NotManaged) => {
+                put("receivers", old.receivers.is_some(), Value::Null);
+                put("backlog", old.backlog.is_some(), Value::Null);
+                let time = &old.last_notification_time;
+                put("lastNotificationTime", time.is_some(), Value::Null);
+            }
+            Some(Heard::Nothing) | None => {}
+        }
+        if let Some(numbers) = &self.numbers {
+            let (backlog, time) = (numbers.backlog, &numbers.last_notification_time);
+            let other = backlog.is_some() && backlog != old.backlog;
+            put("backlog", other, json!(backlog));
+            let other = time.is_some() && *time != old.last_notification_time;
+            put("lastNotificationTime", other, json!(time));
+        }
+    }
+
     /// What was found, and of the rest what was known before: the summary is about all of it.
     fn with_kept(&self, old: &WebhookSubscriptionStatus) -> Vec<Condition> {
         let mut parts = self.conditions.clone();
+        // Of what is there only while it is true, receivers are the ones who know.
+        let asked = !matches!(self.heard, Some(Heard::Nothing) | None);
         for before in &old.conditions {
             if let Some(kept) = known(before)
                 && !kept.kind.is_summary()
-                && !kept.kind.only_while_true()
+                && !(kept.kind.only_while_true() && asked)
                 && !parts.iter().any(|part| part.kind == kept.kind)
             {
                 parts.push(kept);

@@ -116,6 +116,11 @@ impl Vault {
         self.held.lock().await.content.clone()
     }
 
+    /// The version of the Secret that was read or written last.
+    pub async fn version(&self) -> Option<String> {
+        self.held.lock().await.version.clone()
+    }
+
     /// Whether what the watch shows (`None`: it is gone) is what was read or written here.
     pub fn knows(&self, version: Option<&String>) -> bool {
         let known = self.known();
@@ -226,7 +231,9 @@ impl KeyStore for Vault {
 /// An operator that runs no receivers: who reads the Secret has the key as soon as it is written.
 #[async_trait]
 impl Gate for Vault {
-    async fn loaded(&self, _kind: NotificationType, _key: &Fingerprint) {}
+    async fn loaded(&self, _kind: NotificationType, _key: &Fingerprint) -> bool {
+        true
+    }
 
     fn waiting_for(&self) -> String {
         "the key to be written to the Secret".to_owned()

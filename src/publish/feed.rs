@@ -39,12 +39,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio_util::sync::CancellationToken;
 
 use self::auth::Auth;
-pub use self::auth::{TokenError, check_token_file};
 use self::problem::Problem;
 use self::refresh::Allowance;
 use self::watchers::Watchers;
 use super::event::Origin;
 use crate::clock::Clock;
+use crate::files::token::TokenError;
 use crate::metrics::Metrics;
 use crate::secrets::Fingerprint;
 use crate::settings::FeedSettings;

@@ -25,9 +25,9 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AF
 use reqwest::{Certificate, Client, Response, StatusCode, Url};
 
 use super::event::{self, Origin};
-use super::reload::Stamp;
 use super::{Class, Sink, Verdict};
 use crate::clock::{Clock, Ticks, UnixMillis};
+use crate::files::Stamp;
 use crate::settings::SinkSettings;
 use crate::state::StoredEvent;
 

@@ -57,9 +57,10 @@ pub trait KeyStore: Send + Sync + 'static {
 /// Tells when receivers are ready to verify notifications of a rule.
 #[async_trait]
 pub trait Gate: Send + Sync + 'static {
-    /// Returns when at least one receiver is ready and all ready ones report this key.
+    /// Returns `true` when at least one receiver is ready and all ready ones report this key;
+    /// `false` when there is something else to do before, so that waiting on is no use.
     /// The executor limits the wait; dropping it must be safe.
-    async fn loaded(&self, kind: NotificationType, key: &Fingerprint);
+    async fn loaded(&self, kind: NotificationType, key: &Fingerprint) -> bool;
     /// What is being waited for, for people: "0 of 1 receivers ready".
     fn waiting_for(&self) -> String;
 }
@@ -428,10 +429,7 @@ impl Executor {
         {
             let mut asks: FuturesUnordered<_> = asked
                 .iter()
-                .map(|(kind, key)| async move {
-                    self.gate.loaded(*kind, key).await;
-                    *kind
-                })
+                .map(|(kind, key)| async move { (*kind, self.gate.loaded(*kind, key).await) })
                 .collect();
             let deadline = self.clock.sleep(GATE_TIMEOUT);
             tokio::pin!(deadline);
@@ -439,11 +437,12 @@ impl Executor {
                 tokio::select! {
                     biased;
                     next = asks.next() => match next {
-                        Some(kind) => loaded.insert(kind),
+                        Some((kind, true)) => _ = loaded.insert(kind),
+                        Some((_, false)) => {}
                         None => break,
                     },
                     () = &mut deadline => break,
-                };
+                }
             }
         }
         for work in works.iter_mut().filter(|work| work.waiting) {

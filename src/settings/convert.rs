@@ -169,6 +169,14 @@ fn store(subscription: &WebhookSubscription) -> StoreSettings {
     }
 }
 
+/// The path of a subscription's `url`: `/redeam` of `https://hooks.example.com/redeam`.
+pub fn base_path(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.find('/').map_or_else(String::new, |at| {
+        rest[at..].trim_end_matches('/').to_owned()
+    })
+}
+
 /// Base URLs have no trailing slash.
 fn base(given: Option<&str>, usual: &str) -> String {
     given.unwrap_or(usual).trim_end_matches('/').to_owned()

@@ -13,6 +13,7 @@ mod life;
 mod manifest;
 mod observe;
 mod provider;
+mod receiver;
 mod removals;
 mod rig;
 mod sinks;

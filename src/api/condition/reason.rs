@@ -204,18 +204,21 @@ reasons! {
     ReceiverReady: [ReceiverAvailable = True], Settled, keeps, normal,
         "at least one receiver is ready, and all ready ones have the keys",
         "The receivers are ready.";
-    ReceiverNotReady: [ReceiverAvailable = False], Reconciling, blocks, warning,
+    ReceiverNotReady: [ReceiverAvailable = False, Delivering = Unknown], Reconciling, blocks, warning,
         "no receiver is ready",
         "No receiver is ready. Look at the pods and their events.";
-    RolloutInProgress: [ReceiverAvailable = False], Reconciling, blocks, normal,
+    ObjectRefused: [ReceiverAvailable = False, Delivering = Unknown], Reconciling, blocks, warning,
+        "the API server does not take an object that the receivers need, its name is taken, or the cluster does not know its kind",
+        "An object of the receivers cannot be written. Correct what is named here; it is tried again by itself.";
+    RolloutInProgress: [ReceiverAvailable = False, Delivering = Unknown], Reconciling, blocks, normal,
         "pods of an older version are being replaced, and none is ready",
         "The receivers are being replaced; wait.";
     ReceiverUnreachable: [ReceiverAvailable = Unknown, Delivering = Unknown], Reconciling, blocks, warning,
         "the admin port of no receiver answers the operator",
-        "The receivers cannot be asked how they are. Check that the operator may reach their admin port.";
+        "The receivers cannot be asked how they are. Check that the operator may reach their admin port; one outside of the cluster needs --receiver-access=proxy.";
     ReceiverNotManaged: [ReceiverAvailable = Unknown, Delivering = Unknown], Settled, keeps, none,
-        "the operator runs no receivers, as in this version",
-        "This version of the operator runs no receivers. Run what receives at url yourself; the rules' keys are in the Secret NAME-bellhop.";
+        "the operator has no image to run receivers with, or `registration.mode` is Observe",
+        "The operator runs no receivers for this subscription: it was started without --receiver-image, or registration.mode is Observe. Without receivers of its own, run what receives at url yourself; the rules' keys are in the Secret NAME-bellhop.";
 
     Reachable: [Reachable = True], Settled, keeps, normal,
         "the probe came back, signed by our receiver",
@@ -308,7 +311,7 @@ reasons! {
     StoreUnavailable: [Delivering = False, ReceiverAvailable = False], Reconciling, blocks, warning,
         "the store cannot be written or read",
         "The store cannot be used; notifications are answered with 503 and come again. Look at the receiver's log.";
-    BacklogFull: [Delivering = False], Settled, blocks, warning,
+    BacklogFull: [ReceiverAvailable = False], Settled, blocks, warning,
         "the backlog is at its bound",
         "Too many entities wait to be read; notifications are answered with 429 and come again. Raise fetch.requestsPerSecond if the provider allows it.";
 

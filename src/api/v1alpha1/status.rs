@@ -182,6 +182,11 @@ impl Backlog {
             _ => Self::TenThousands,
         }
     }
+
+    /// A step as it is written; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_value(text.into()).ok()
+    }
 }
 
 /// The annotations that were acted on, by their values.

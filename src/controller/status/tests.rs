@@ -63,7 +63,8 @@ fn the_same_findings_again_are_no_patch() {
         rule(Phase::Registered, RuleReason::Registered, Some("f")),
         1,
     );
-    let mut findings = Findings::accepted(&object).with_report(&good, &BTreeMap::new());
+    let mut findings =
+        Findings::accepted(&object, Heard::NotManaged).with_report(&good, &BTreeMap::new());
     findings.reconcile_at = Some("now".to_owned());
     let change = findings
         .change(&object, at(100))
@@ -94,14 +95,15 @@ fn the_summary_is_about_what_was_not_looked_at_as_well() {
         rule(Phase::Registered, RuleReason::Registered, Some("f")),
         1,
     );
-    let findings = Findings::accepted(&object).with_report(&good, &BTreeMap::new());
+    let findings =
+        Findings::accepted(&object, Heard::NotManaged).with_report(&good, &BTreeMap::new());
     let object = patched(&object, &findings.change(&object, at(1)).expect("new"));
     let missing = Condition::new(
         ConditionType::CredentialsValid,
         false,
         Reason::SecretMissing,
     );
-    let findings = Findings::accepted(&object).with(missing);
+    let findings = Findings::accepted(&object, Heard::NotManaged).with(missing);
     let change = findings.change(&object, at(2)).expect("other");
     assert!(change.patch.get("rules").is_none(), "not looked at");
     let object = patched(&object, &change);
@@ -127,7 +129,7 @@ fn a_type_that_another_one_has_is_wanted_all_the_same() {
         name: "first".to_owned(),
     };
     let claimed = BTreeMap::from([(NotificationType::Booking, rival)]);
-    let findings = Findings::accepted(&object).with_report(&good, &claimed);
+    let findings = Findings::accepted(&object, Heard::NotManaged).with_report(&good, &claimed);
     let object = patched(&object, &findings.change(&object, at(1)).expect("new"));
     assert_eq!(
         condition(&object, "Stalled"),

@@ -4,9 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::Api;
 use serde_json::Value;
 
-use super::plane::Call;
+use super::eventually;
+use super::operator::receivers::make_pod;
+use super::plane::{self, Call};
 use super::process::{bellhop, provider, start};
 use super::space::Space;
 
@@ -14,9 +18,17 @@ use super::space::Space;
 pub const ACCOUNT: &str = "system:serviceaccount:bellhop-system:bellhop-operator";
 
 /// Rights without a call of their own: the server asks for them within another call.
-const WITHIN: [(&str, &str); 2] = [
+const WITHIN: [(&str, &str); 10] = [
     // A server-side apply (patch) of what is not there yet.
     ("create", "secrets"),
+    ("create", "serviceaccounts"),
+    ("create", "configmaps"),
+    ("create", "services"),
+    ("create", "persistentvolumeclaims"),
+    ("create", "apps/statefulsets"),
+    ("create", "networking.k8s.io/networkpolicies"),
+    ("create", "networking.k8s.io/ingresses"),
+    ("create", "gateway.networking.k8s.io/httproutes"),
     // Naming the subscription as an owner that waits for what it owns.
     ("update", "bellhop.dev/webhooksubscriptions/finalizers"),
 ];
@@ -91,6 +103,111 @@ pub fn check_nothing_superfluous(calls: &[Call]) {
         unused.is_empty(),
         "in deploy/rbac.yaml, and not needed: {unused:?}"
     );
+}
+
+/// A kind of the Gateway API, as far as an object of ours needs it.
+const ROUTES: &str = r#"{
+    "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+    "metadata": {
+        "name": "httproutes.gateway.networking.k8s.io",
+        "annotations": { "api-approved.kubernetes.io": "unapproved, a test" }
+    },
+    "spec": {
+        "group": "gateway.networking.k8s.io", "scope": "Namespaced",
+        "names": { "plural": "httproutes", "singular": "httproute", "kind": "HTTPRoute" },
+        "versions": [{ "name": "v1", "served": true, "storage": true, "schema": {
+            "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } } }]
+    }
+}"#;
+
+/// The operator's own pod, of whose image the receivers are.
+const POD: &str = r#"{
+    "apiVersion": "v1", "kind": "Pod",
+    "metadata": { "name": "operator-0", "namespace": "bellhop-system" },
+    "spec": {
+        "serviceAccountName": "bellhop-operator", "automountServiceAccountToken": false,
+        "containers": [{ "name": "operator", "image": "an-image:of-its-own" }]
+    }
+}"#;
+
+/// All that an operator with receivers does, in the whole cluster: no right is lacking, none too many.
+#[tokio::test]
+async fn each_right_is_needed_and_no_other() {
+    let Some(plane) = tokio::task::spawn_blocking(plane::own).await.unwrap() else {
+        return;
+    };
+    let space = Space::on(plane, "shop").await;
+    for file in ["crds/", "deploy/rbac.yaml"] {
+        space
+            .kubectl_in("bellhop-system", ["apply", "-f", file])
+            .fine();
+    }
+    for text in [ROUTES, POD] {
+        space
+            .kubectl_in_with("bellhop-system", ["apply", "-f", "-"], text)
+            .fine();
+    }
+    let (_provider, registry) = provider();
+    let mut operator = bellhop(&["operator", "--admin-listen", "127.0.0.1:0"]);
+    operator
+        .args(["--lease-namespace", "bellhop-system"])
+        .args(["--sandbox-registry-url", &registry])
+        .env("POD_NAME", "operator-0")
+        .env("POD_NAMESPACE", "bellhop-system")
+        .env("KUBECONFIG", kubeconfig(&space));
+    let operator = start("operator", &operator);
+
+    // Suspended: nobody need wait for receivers, which nobody runs here.
+    let text = std::fs::read_to_string("examples/minimal.yaml").unwrap();
+    space.kubectl_with(["apply", "-f", "-"], &text).fine();
+    let merge = |spec: &str| {
+        let patch = [
+            "patch",
+            "whs/redeam-sandbox",
+            "--type=merge",
+            "--patch",
+            spec,
+        ];
+        space.kubectl(patch).fine();
+    };
+    merge(r#"{ "spec": { "suspend": true, "exposure": { "ingress": {} } } }"#);
+    let there = |what: &'static str, there: bool| {
+        eventually(&format!("{what}: {there}, {}", operator.log()), || {
+            let found = space.kubectl(["get", what, "--output=name"]);
+            (found.well == there).then_some(())
+        });
+    };
+    there("ingress/redeam-sandbox", true);
+    there("networkpolicy/redeam-sandbox", true);
+    let sets: Api<StatefulSet> = Api::namespaced(space.client.clone(), "shop");
+    let set = sets.get("redeam-sandbox").await.unwrap();
+    let image = set.spec.clone().unwrap().template.spec.unwrap().containers[0]
+        .image
+        .clone();
+    assert_eq!(image.as_deref(), Some("an-image:of-its-own"));
+    let pods = Api::namespaced(space.client.clone(), "shop");
+    make_pod(&pods, "redeam-sandbox", set).await;
+    merge(
+        r#"{ "spec": { "networkPolicy": { "enabled": false },
+            "exposure": { "ingress": null, "httpRoute": { "parentRefs": [{ "name": "gate" }] } } } }"#,
+    );
+    there("ingress/redeam-sandbox", false);
+    there("networkpolicy/redeam-sandbox", false);
+    there("httproute/redeam-sandbox", true);
+    // The watch of routes begins within half a minute after the start.
+    eventually("the routes are watched", || {
+        let mut calls = plane.calls(ACCOUNT).into_iter();
+        calls.find(|call| call.verb == "watch" && call.what.ends_with("httproutes"))
+    });
+    merge(r#"{ "spec": { "exposure": null } }"#);
+    there("httproute/redeam-sandbox", false);
+    space
+        .kubectl_with(["delete", "--timeout=60s", "-f", "-"], &text)
+        .fine();
+
+    let calls = plane.calls(ACCOUNT);
+    check_nothing_forbidden(&calls);
+    check_nothing_superfluous(&calls);
 }
 
 /// In one namespace: bound there, told so, and seen nowhere else.

@@ -66,9 +66,19 @@ impl Space {
 
     /// The same, in another namespace.
     pub fn kubectl_in<const N: usize>(&self, namespace: &str, arguments: [&str; N]) -> Said {
+        self.kubectl_in_with(namespace, arguments, "")
+    }
+
+    /// The same, with text on its stdin.
+    pub fn kubectl_in_with<const N: usize>(
+        &self,
+        namespace: &str,
+        arguments: [&str; N],
+        input: &str,
+    ) -> Said {
         let mut command = self.plane.kubectl();
         command.args(["--namespace", namespace]).args(arguments);
-        Said::of(command, "")
+        Said::of(command, input)
     }
 
     fn dump(&self) -> String {
@@ -78,6 +88,7 @@ impl Space {
             ["get", "events", "--sort-by=.lastTimestamp"],
             // Names alone: a dump goes to logs.
             ["get", "secrets,configmaps,services,leases", "--output=name"],
+            ["get", "pods,statefulsets,pvc,ingresses", "--output=wide"],
         ] {
             let said = self.kubectl(arguments);
             let _ = write!(

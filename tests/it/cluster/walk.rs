@@ -119,7 +119,6 @@ async fn the_readme_is_what_happens() {
     }
     let calls = plane.calls(rights::ACCOUNT);
     rights::check_nothing_forbidden(&calls);
-    rights::check_nothing_superfluous(&calls);
 }
 
 /// What `kubectl get -w` prints until a line comes, at which a person stops it.

@@ -383,7 +383,7 @@ impl KeyStore for World {
 
 #[async_trait]
 impl Gate for World {
-    async fn loaded(&self, kind: NotificationType, key: &Fingerprint) {
+    async fn loaded(&self, kind: NotificationType, key: &Fingerprint) -> bool {
         let ready = self
             .call("loaded", kind, |state| {
                 let stored = state
@@ -399,6 +399,7 @@ impl Gate for World {
             }
             std::future::pending::<()>().await;
         }
+        true
     }
 
     fn waiting_for(&self) -> String {

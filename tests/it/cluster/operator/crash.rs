@@ -11,6 +11,7 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use super::receivers::{Pods, start_pod};
 use super::rig::{BREAKS, Break, Breaker, KEY, Rig};
 
 /// What is broken.
@@ -192,6 +193,93 @@ async fn a_rotation_survives_every_crash() {
 #[tokio::test]
 async fn a_deletion_survives_every_crash() {
     every_crash_point(Phase::Delete).await;
+}
+
+/// The calls that make the objects of receivers, each of which happens once in a first pass at least.
+const OBJECTS: [&str; 13] = [
+    "GET serviceaccounts/shop",
+    "PATCH serviceaccounts/shop",
+    "PATCH configmaps/shop-settings",
+    "GET secrets/shop-feed",
+    "PATCH secrets/shop-feed",
+    "PATCH persistentvolumeclaims/shop-data",
+    "PATCH services/shop",
+    "PATCH services/shop-feed",
+    "PATCH networkpolicies/shop",
+    "GET statefulsets/shop",
+    "PATCH statefulsets/shop",
+    "PATCH ingresses/shop",
+    "PATCH pods/shop-0",
+];
+
+async fn broken_object(call: &'static str, how: Break) {
+    let rig = Rig::new("crash-objects").await.unwrap();
+    let pods = Pods::new(&rig);
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |object| {
+        object["spec"]["exposure"] = json!({ "ingress": {} });
+    })
+    .await;
+    let breaker = Arc::new(Breaker::default());
+    breaker.break_next(call, how);
+    let first = rig.operator_with_receivers_through(breaker.clone(), pods.clone());
+    let ends = async {
+        start_pod(&rig, "shop").await;
+        rig.until("shop", "Ready", "True Ok").await;
+    };
+    let operator = if matches!(how, Break::DieBefore | Break::DieAfter) {
+        // It may die before there is a set, or with the pod.
+        let died = tokio::time::timeout(Duration::from_mins(1), breaker.died.notified());
+        let late = call == "PATCH pods/shop-0";
+        if late {
+            start_pod(&rig, "shop").await;
+        }
+        died.await.expect("not reached");
+        first.kill().await;
+        let second = rig.operator_with_receivers_through(Arc::default(), pods);
+        if late {
+            rig.until("shop", "Ready", "True Ok").await;
+        } else {
+            ends.await;
+        }
+        second
+    } else {
+        ends.await;
+        assert_eq!(breaker.to_break(), 0, "not reached");
+        first
+    };
+    rig.check_registered("shop").await;
+    assert_eq!(done(&rig, "POST", 201), each(1), "no rule is made twice");
+    let names = ["redeam-keys", "shop-bellhop", "shop-feed"];
+    assert_eq!(secrets(&rig).await, names);
+    operator.stop().await;
+}
+
+#[tokio::test]
+async fn the_objects_of_receivers_survive_every_crash() {
+    if Rig::new("crash-objects").await.is_none() {
+        return;
+    }
+    let permits = Arc::new(Semaphore::new(8));
+    let mut runs = tokio::task::JoinSet::new();
+    for call in OBJECTS {
+        for how in BREAKS {
+            let permits = permits.clone();
+            runs.spawn(async move {
+                let _permit = permits.acquire_owned().await.unwrap();
+                let run = tokio::spawn(broken_object(call, how));
+                (call, how, run.await.is_ok())
+            });
+        }
+    }
+    let mut wrong = Vec::new();
+    while let Some(run) = runs.join_next().await {
+        let (call, how, fine) = run.unwrap();
+        if !fine {
+            wrong.push(format!("{how:?} at {call}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// An old leader's write that the provider sees only when the new one has made all well.

@@ -9,13 +9,16 @@ use async_trait::async_trait;
 use bellhop::api::NotificationType;
 use bellhop::api::v1alpha1::WebhookSubscription;
 use bellhop::clock::{Clock, SystemClock};
+use bellhop::controller::access::Access;
 use bellhop::controller::budget::{Budget, Rates};
+use bellhop::controller::build::PodOptions;
 use bellhop::controller::client::guarded;
 use bellhop::controller::lease::Leadership;
 use bellhop::controller::metrics::ControllerMetrics;
 use bellhop::controller::providers::{Addresses, HttpProviders, Providers};
+use bellhop::controller::tend::ProviderUrls;
 use bellhop::controller::waiting::Waiting;
-use bellhop::controller::{Parts, Settings, run};
+use bellhop::controller::{Parts, ReceiverParts, Settings, run};
 use bellhop::metrics::Metrics;
 use bellhop::provider::base::BaseUrl;
 use bellhop::provider::credentials::CredentialSource;
@@ -176,7 +179,8 @@ fn broken_client(inner: Client, breaker: Arc<Breaker>) -> Client {
         let (inner, breaker) = (inner.clone(), breaker.clone());
         async move {
             let path = request.uri().path().to_owned();
-            let list = path.ends_with("/secrets") || path.ends_with("/webhooksubscriptions");
+            let below = path.split("/namespaces/").nth(1);
+            let list = below.is_some_and(|below| below.matches('/').count() == 1);
             let query = request.uri().query().unwrap_or_default().to_owned();
             let kind = match request.method() == http::Method::GET && list {
                 true if query.contains("watch=true") => Request::Watch,
@@ -358,7 +362,46 @@ impl Rig {
     /// An operator whose calls go through `breaker`.
     pub fn operator_with(&self, breaker: Arc<Breaker>, identity: &str) -> Operator {
         let client = self.space.client.clone();
-        self.start(client, breaker, identity, None)
+        self.start(client, breaker, identity, None, None)
+    }
+
+    /// An operator that runs receivers with this image, which it asks by `access`.
+    pub fn operator_with_receivers(&self, image: &str, access: Arc<dyn Access>) -> Operator {
+        self.with_receivers(image, access, Arc::default())
+    }
+
+    /// The same with calls that go through `breaker`.
+    pub fn operator_with_receivers_through(
+        &self,
+        breaker: Arc<Breaker>,
+        access: Arc<dyn Access>,
+    ) -> Operator {
+        self.with_receivers("an-image:1", access, breaker)
+    }
+
+    fn with_receivers(
+        &self,
+        image: &str,
+        access: Arc<dyn Access>,
+        breaker: Arc<Breaker>,
+    ) -> Operator {
+        let client = self.space.client.clone();
+        let urls = (self.simulator.registry_url(), self.simulator.api_url());
+        let receivers = ReceiverParts {
+            options: PodOptions {
+                image: image.to_owned(),
+                operator_namespace: None,
+                monitoring_namespaces: vec!["monitoring".to_owned()],
+            },
+            urls: ProviderUrls {
+                production: urls.clone(),
+                sandbox: urls,
+            },
+            allow_plain_http: false,
+            access,
+            max_rollouts: 1,
+        };
+        self.start(client, breaker, "me", None, Some(receivers))
     }
 
     /// An operator that probes public URLs.
@@ -369,7 +412,7 @@ impl Rig {
     /// The same with calls that go through `breaker`.
     pub fn operator_probing_with(&self, prober: Prober, breaker: Arc<Breaker>) -> Operator {
         let client = self.space.client.clone();
-        self.start(client, breaker, "me", Some(prober))
+        self.start(client, breaker, "me", Some(prober), None)
     }
 
     /// The same with another way to the API server.
@@ -379,7 +422,7 @@ impl Rig {
         breaker: Arc<Breaker>,
         identity: &str,
     ) -> Operator {
-        self.start(client, breaker, identity, None)
+        self.start(client, breaker, identity, None, None)
     }
 
     fn start(
@@ -388,6 +431,7 @@ impl Rig {
         breaker: Arc<Breaker>,
         identity: &str,
         prober: Option<Prober>,
+        receivers: Option<ReceiverParts>,
     ) -> Operator {
         let metrics = Metrics::new();
         let controller_metrics = ControllerMetrics::new(&metrics);
@@ -422,6 +466,7 @@ impl Rig {
             controller_metrics,
             waiting: waiting.clone(),
             prober,
+            receivers,
         };
         let settings = Settings {
             namespaces: vec![self.space.name.clone()],

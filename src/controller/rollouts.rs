@@ -1,0 +1,126 @@
+//! Which subscriptions have their pods replaced now: a few at a time, so that a new image that does
+//! not work stops at the first ones.
+//!
+//! Owns: the slots, and who waits for one. Never here: a first start, which replaces nothing; a slot
+//! that is held for ever: a rollout that comes to no end gives it up after a while.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::fleet::Key;
+use crate::clock::{Clock, Ticks};
+
+/// How long a rollout that does not end holds its slot.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+/// How soon after its begin a rollout may be found to be through: by then the watch shows the pod
+/// that goes.
+const SETTLING: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+struct Inner {
+    running: BTreeMap<Key, Ticks>,
+    waiting: BTreeSet<Key>,
+}
+
+/// See the module.
+pub struct Rollouts {
+    limit: usize,
+    clock: Arc<dyn Clock>,
+    inner: Mutex<Inner>,
+}
+
+impl Rollouts {
+    /// At most `limit` at a time.
+    pub fn new(limit: usize, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            limit: limit.max(1),
+            clock,
+            inner: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a subscription's pods may be replaced now; if not, it waits for a slot.
+    pub fn begin(&self, key: &Key) -> bool {
+        let now = self.clock.ticks();
+        let mut inner = self.lock();
+        if !inner.running.contains_key(key) && inner.running.len() >= self.limit {
+            inner.waiting.insert(key.clone());
+            return false;
+        }
+        inner.waiting.remove(key);
+        inner.running.insert(key.clone(), now);
+        true
+    }
+
+    /// Whether it waits for a slot.
+    pub fn waits(&self, key: &Key) -> bool {
+        self.lock().waiting.contains(key)
+    }
+
+    /// It is gone.
+    pub fn forget(&self, key: &Key) {
+        let mut inner = self.lock();
+        inner.running.remove(key);
+        inner.waiting.remove(key);
+    }
+
+    /// Frees the slots of those that `settled` says are through. Returns who may begin.
+    pub fn free(&self, settled: impl Fn(&Key) -> bool) -> Vec<Key> {
+        let now = self.clock.ticks();
+        let mut inner = self.lock();
+        inner.running.retain(|key, begun| {
+            let age = now.since(*begun);
+            age < PATIENCE && (age < SETTLING || !settled(key))
+        });
+        let free = self.limit.saturating_sub(inner.running.len());
+        inner.waiting.iter().take(free).cloned().collect()
+    }
+
+    /// How many go on, and how many wait.
+    pub fn counts(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.running.len(), inner.waiting.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::by_hand::ByHand;
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key {
+            namespace: "ns".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_few_at_a_time_and_none_for_ever() {
+        let clock = ByHand::new();
+        let rollouts = Rollouts::new(2, clock.clone());
+        assert!(rollouts.begin(&key("a")) && rollouts.begin(&key("b")));
+        assert!(!rollouts.begin(&key("c")));
+        assert!(rollouts.begin(&key("a")), "the one it has");
+        assert!(rollouts.waits(&key("c")) && !rollouts.waits(&key("a")));
+        let step = Duration::from_secs(1);
+        // What seems to be through at once has not begun.
+        assert_eq!(rollouts.free(|_| true), []);
+        clock.advance(Duration::from_secs(6), step).await;
+        assert_eq!(rollouts.free(|_| false), []);
+        assert_eq!(rollouts.free(|one| *one == key("b")), [key("c")]);
+        assert!(rollouts.begin(&key("c")));
+        assert_eq!(rollouts.counts(), (2, 0));
+        assert!(!rollouts.begin(&key("d")));
+        clock.advance(Duration::from_mins(10), step).await;
+        assert_eq!(rollouts.free(|_| false), [key("d")]);
+        rollouts.forget(&key("d"));
+        assert_eq!(rollouts.counts(), (0, 0));
+    }
+}
