@@ -359,29 +359,36 @@ async fn cluster_id(client: &Client, waiting: &Waiting) -> String {
     }
 }
 
-/// Returns when subscriptions can be listed.
+/// Returns when subscriptions can be listed somewhere: they are known to the cluster.
 async fn definition(client: &Client, settings: &Settings, waiting: &Waiting) {
     const WHAT: &str =
         "the CustomResourceDefinition webhooksubscriptions.bellhop.dev (kubectl apply -f crds/)";
     waiting.begin(WHAT, None);
     let mut told = false;
+    while !listable(client, settings, &mut told).await {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    waiting.done(WHAT, None);
+}
+
+/// Whether any of the namespaces can be listed. `told`: that the kind is unknown has been logged.
+async fn listable(client: &Client, settings: &Settings, told: &mut bool) -> bool {
     for namespace in scopes(settings) {
         let api: Api<WebhookSubscription> = match &namespace {
             Some(namespace) => Api::namespaced(client.clone(), namespace),
             None => Api::all(client.clone()),
         };
-        loop {
-            match api.list_metadata(&ListParams::default().limit(1)).await {
-                Ok(_) => break,
-                Err(kube::Error::Api(status)) if status.code == 404 => {
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::warn!("waiting for {WHAT}");
-                    }
+        match api.list_metadata(&ListParams::default().limit(1)).await {
+            Ok(_) => return true,
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                if !std::mem::replace(told, true) {
+                    tracing::warn!(
+                        "waiting for the CustomResourceDefinition webhooksubscriptions.bellhop.dev (kubectl apply -f crds/)"
+                    );
                 }
-                Err(error) => tracing::warn!(%error, "cannot list subscriptions; trying again"),
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            Err(error) => tracing::warn!(?namespace, %error, "cannot list subscriptions"),
         }
     }
-    waiting.done(WHAT, None);
+    false
 }

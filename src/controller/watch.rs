@@ -104,7 +104,10 @@ pub async fn subscriptions(context: Arc<Context>, namespace: Option<String>) {
                 listed = HashSet::new();
                 context.waiting.done(SUBSCRIPTIONS, namespace.as_deref());
             }
-            Err(error) => broke(&context, "WebhookSubscription", &error),
+            Err(error) => {
+                broke(&context, "WebhookSubscription", &error);
+                note_forbidden(&context, SUBSCRIPTIONS, namespace.as_deref(), &error);
+            }
         }
     }
 }
@@ -122,7 +125,10 @@ pub async fn secrets(context: Arc<Context>, namespace: Option<String>) {
             Ok(Event::Delete(secret)) => context.ask_all(fleet.secret(&secret, true)),
             Ok(Event::Init) => {}
             Ok(Event::InitDone) => context.waiting.done(SECRETS, namespace.as_deref()),
-            Err(error) => broke(&context, "Secret", &error),
+            Err(error) => {
+                broke(&context, "Secret", &error);
+                note_forbidden(&context, SECRETS, namespace.as_deref(), &error);
+            }
         }
     }
 }
@@ -223,6 +229,15 @@ where
     K: Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     Box::pin(watcher(api, config).default_backoff())
+}
+
+/// What is forbidden may stay so for ever: the other namespaces do not wait for it.
+fn note_forbidden(context: &Context, what: &'static str, namespace: Option<&str>, error: &Error) {
+    if let Error::InitialListFailed(kube::Error::Api(status)) = error
+        && status.code == 403
+    {
+        context.waiting.forbidden(what, namespace);
+    }
 }
 
 fn broke(context: &Context, kind: &'static str, error: &Error) {

@@ -13,6 +13,7 @@ use super::operator::receivers::make_pod;
 use super::plane::{self, Call};
 use super::process::{bellhop, provider, start};
 use super::space::Space;
+use super::supervise::Supervised;
 
 /// The operator's account.
 pub const ACCOUNT: &str = "system:serviceaccount:bellhop-system:bellhop-operator";
@@ -210,12 +211,14 @@ async fn each_right_is_needed_and_no_other() {
     check_nothing_superfluous(&calls);
 }
 
-/// In one namespace: bound there, told so, and seen nowhere else.
-#[tokio::test]
-async fn the_operator_of_one_namespace_stays_in_it() {
-    let Some(space) = Space::new("rights").await else {
-        return;
-    };
+/// An operator whose account has the documented rights in this namespace only.
+struct Bound {
+    kubeconfig: PathBuf,
+    user: String,
+    admin: String,
+}
+
+fn bound(space: &Space) -> Bound {
     let account = format!("--serviceaccount={}:operator", space.name);
     let documented = std::fs::read_to_string("deploy/rbac.yaml").unwrap();
     let roles: Vec<&str> = documented
@@ -247,27 +250,28 @@ async fn the_operator_of_one_namespace_stays_in_it() {
         .fine();
     let token = space.kubectl(["create", "token", "operator"]).fine();
     let user = format!("system:serviceaccount:{}:operator", space.name);
-    let kubeconfig = space.plane.kubeconfig_of_token(&space.name, token.trim());
+    Bound {
+        kubeconfig: space.plane.kubeconfig_of_token(&space.name, token.trim()),
+        user,
+        admin: format!("127.0.0.1:{}", plane::free_port()),
+    }
+}
 
-    let (_provider, registry) = provider();
-    let mut operator = bellhop(&[
-        "operator",
-        "--admin-listen",
-        "127.0.0.1:0",
-        "--cluster-id",
-        "test",
-    ]);
-    operator.args([
-        "--namespaces",
-        &space.name,
-        "--lease-namespace",
-        &space.name,
-    ]);
-    operator
-        .args(["--sandbox-registry-url", &registry])
-        .env("KUBECONFIG", kubeconfig);
-    let operator = start("operator", &operator);
+impl Bound {
+    fn start(&self, space: &Space, namespaces: &str, registry: &str) -> Supervised {
+        let mut operator = bellhop(&["operator", "--cluster-id", "test"]);
+        operator
+            .args(["--admin-listen", &self.admin])
+            .args(["--namespaces", namespaces])
+            .args(["--lease-namespace", &space.name])
+            .args(["--sandbox-registry-url", registry])
+            .env("KUBECONFIG", &self.kubeconfig);
+        start("operator", &operator)
+    }
+}
 
+/// Applies the smallest example there and waits until it is Ready; its text.
+fn ready_example(space: &Space, operator: &Supervised) -> String {
     let text = std::fs::read_to_string("examples/minimal.yaml").unwrap();
     let text = text.replace("namespace: shop", &format!("namespace: {}", space.name));
     space.kubectl_with(["apply", "-f", "-"], &text).fine();
@@ -278,11 +282,24 @@ async fn the_operator_of_one_namespace_stays_in_it() {
         "--timeout=60s",
     ]);
     assert!(ready.well, "{ready:?}\n{}", operator.log());
+    text
+}
+
+/// In one namespace: bound there, told so, and seen nowhere else.
+#[tokio::test]
+async fn the_operator_of_one_namespace_stays_in_it() {
+    let Some(space) = Space::new("rights").await else {
+        return;
+    };
+    let bound = bound(&space);
+    let (_provider, registry) = provider();
+    let operator = bound.start(&space, &space.name, &registry);
+    let text = ready_example(&space, &operator);
     space
         .kubectl_with(["delete", "--timeout=60s", "-f", "-"], &text)
         .fine();
 
-    let calls = space.plane.calls(&user);
+    let calls = space.plane.calls(&bound.user);
     assert!(calls.iter().any(|call| call.verb == "delete"), "{calls:?}");
     check_nothing_forbidden(&calls);
     let elsewhere: Vec<&Call> = calls
@@ -290,4 +307,30 @@ async fn the_operator_of_one_namespace_stays_in_it() {
         .filter(|call| call.namespace != space.name)
         .collect();
     assert!(elsewhere.is_empty(), "{elsewhere:?}");
+}
+
+/// Somebody forgot the Role in one of two namespaces: the other one is worked in, and who looks at
+/// readiness is told which one is not.
+#[tokio::test]
+async fn a_forbidden_namespace_does_not_keep_the_others_waiting() {
+    let Some(space) = Space::new("rights").await else {
+        return;
+    };
+    let bound = bound(&space);
+    let (_provider, registry) = provider();
+    let both = format!("kube-public,{}", space.name);
+    let operator = bound.start(&space, &both, &registry);
+    let text = ready_example(&space, &operator);
+    let answer = reqwest::get(format!("http://{}/readyz", bound.admin))
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 503);
+    let told = answer.text().await.unwrap();
+    assert!(
+        told.contains("in namespace kube-public (forbidden"),
+        "{told}"
+    );
+    space
+        .kubectl_with(["delete", "--timeout=60s", "-f", "-"], &text)
+        .fine();
 }
