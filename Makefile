@@ -5,7 +5,7 @@ TOOLS := $(CURDIR)/target/tools
 DENY := $(TOOLS)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help build test tools lint audit bench crds clean
+.PHONY: help build test tools lint charts audit bench crds manifests clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -24,6 +24,9 @@ lint: $(DENY) ## Formatting, lints, licences and sources of dependencies
 	$(CARGO) clippy --all-targets --features planted-bugs -- -D warnings
 	$(DENY) check bans licenses sources
 
+charts: tools ## Lint, render and validate the charts, their alerts and dashboard
+	PROMTOOL=$(TOOLS)/bin/promtool $(CARGO) test --test it charts::
+
 audit: $(DENY) ## Known vulnerabilities of dependencies; needs the internet
 	$(DENY) check advisories
 
@@ -34,10 +37,19 @@ $(DENY):
 bench: tools ## Measure everything, about 40 minutes; writes target/bench/ and docs/performance.md
 	$(CARGO) bench --bench journey -- $(BENCH_ARGS)
 
-crds: ## Write crds/, docs/resource.md and docs/conditions.md anew from the types
-	$(CARGO) run --quiet -- crd > crds/bellhop.dev_webhooksubscriptions.yaml
+CRD := bellhop.dev_webhooksubscriptions.yaml
+KEEP := '  annotations:' '    helm.sh/resource-policy: keep' \
+	'    {{- with .Values.annotations }}' '    {{- toYaml . | nindent 4 }}' '    {{- end }}'
+
+crds: ## Write crds/, its chart, docs/resource.md and docs/conditions.md anew from the types
+	$(CARGO) run --quiet -- crd > crds/$(CRD)
+	printf '%s\n' $(KEEP) | sed '/^metadata:$$/r /dev/stdin' crds/$(CRD) > charts/bellhop-crds/templates/$(CRD)
 	$(CARGO) run --quiet -- crd --reference > docs/resource.md
 	$(CARGO) run --quiet -- crd --conditions > docs/conditions.md
+
+manifests: tools ## Write deploy/bellhop.yaml anew from the charts
+	deploy/render.sh $(TOOLS)/bin/helm > $(TOOLS)/bellhop.yaml
+	mv $(TOOLS)/bellhop.yaml deploy/bellhop.yaml
 
 clean: ## Remove all that was built
 	$(CARGO) clean

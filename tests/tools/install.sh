@@ -27,18 +27,19 @@ install_promtool() {
     fi
 }
 
+# Installs Python packages into a folder of their own. Usage: install_python NAME FOLDER REQUIREMENTS
 install_python() {
-    local want
-    want="$(sha256sum "$here/requirements.txt" | cut -d' ' -f1)"
-    stamp_is_current python "$want" && return 0
-    command -v python3 >/dev/null || { say "python3 is missing: no CloudEvents SDK"; return 0; }
-    say "installing the CloudEvents SDK for Python ..."
-    if python3 -m venv "$tools/venv" &&
-        "$tools/venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"; then
-        echo "$want" >"$tools/python.stamp"
-        say "the CloudEvents SDK is ready"
+    local name="$1" folder="$tools/$2" requirements="$here/$3" stamp="${3%.txt}" want
+    want="$(sha256sum "$requirements" | cut -d' ' -f1)"
+    stamp_is_current "$stamp" "$want" && return 0
+    command -v python3 >/dev/null || { say "python3 is missing: $name is not installed"; return 0; }
+    say "installing $name ..."
+    if python3 -m venv "$folder" &&
+        "$folder/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"; then
+        echo "$want" >"$tools/$stamp.stamp"
+        say "$name is ready"
     else
-        say "the CloudEvents SDK could not be installed"
+        say "$name could not be installed"
     fi
 }
 
@@ -82,8 +83,42 @@ install_kubernetes() {
     build_go kube-apiserver "$module" k8s.io/kubernetes/cmd/kube-apiserver "kubernetes-$kubernetes/kube-apiserver" "$flags"
 }
 
+# What the charts are tested with: programs, and what each Kubernetes says of its API.
+install_charts() {
+    build_go helm "$here/helm" helm.sh/helm/v4/cmd/helm helm '-s -w'
+    build_go kubeconform "$here/kubeconform" github.com/yannh/kubeconform/cmd/kubeconform kubeconform '-s -w'
+    build_go glua "$here/lua" github.com/yuin/gopher-lua/cmd/glua glua '-s -w'
+    install_python checkov checkov checkov.txt
+    local module
+    for module in "$here"/kubernetes/*/; do
+        copy_from "$module" k8s.io/kubernetes api/openapi-spec/swagger.json "kubernetes-$(basename "$module").json"
+    done
+    local kind crds=example/prometheus-operator-crd/monitoring.coreos.com
+    for kind in podmonitors prometheusrules; do
+        copy_from "$here/kubeconform" github.com/prometheus-operator/prometheus-operator \
+            "${crds}_$kind.yaml" "monitoring.coreos.com_$kind.yaml"
+    done
+}
+
+# Copies one file of a pinned Go module into the folder schemas. Usage: copy_from MODULE-FOLDER MODULE FILE NAME
+copy_from() {
+    local output="$tools/schemas/$4" want folder
+    want="$(sha256sum "$1/go.mod" | cut -d' ' -f1)"
+    [ -f "$output" ] && stamp_is_current "$4" "$want" && return 0
+    command -v go >/dev/null || { say "go is missing: no $4"; return 0; }
+    say "fetching $4 ..."
+    mkdir -p "$tools/schemas"
+    if (cd "$1" && go mod download "$2") && folder="$(cd "$1" && go list -m -f '{{.Dir}}' "$2")" &&
+        install -m 644 "$folder/$3" "$output"; then
+        echo "$want" >"$tools/$4.stamp"
+    else
+        say "$4 could not be fetched"
+    fi
+}
+
 install_promtool
-install_python
+install_python 'the CloudEvents SDK' venv requirements.txt
 install_kubernetes
+install_charts
 build_go kstatus "$here/kstatus" . kstatus '-s -w'
 exit 0

@@ -1,4 +1,4 @@
-// Command kstatus says what sigs.k8s.io/cli-utils, the library behind Flux, Argo CD's and kpt's
+// Command kstatus says what sigs.k8s.io/cli-utils, the library behind Flux's and kpt's
 // health checks, makes of Kubernetes objects.
 //
 // It reads a stream of JSON objects on stdin and prints one JSON line for each:
