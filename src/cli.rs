@@ -6,6 +6,7 @@
 //! Never here: a decision about notifications, rules or entities; those belong to the modules that
 //! are assembled here.
 
+pub mod ask;
 pub mod check;
 pub mod cluster;
 pub mod conditions;
@@ -19,6 +20,7 @@ pub mod operator;
 pub mod receiver;
 mod refusal;
 pub mod release;
+pub mod remaining;
 pub mod removals;
 mod resyncs;
 pub mod run;
@@ -96,6 +98,8 @@ enum Command {
     Operator(operator::OperatorArgs),
     Receiver(receiver::ReceiverArgs),
     Release(release::ReleaseArgs),
+    Remaining(remaining::RemainingArgs),
+    Ask(ask::AskArgs),
     Simulate(simulate::SimulateArgs),
     Check(check::CheckArgs),
     Crd(crd::CrdArgs),
@@ -107,7 +111,12 @@ impl Command {
     const fn default_filter(&self) -> &'static str {
         match self {
             Self::Run(_) | Self::Operator(_) | Self::Receiver(_) | Self::Simulate(_) => "info",
-            Self::Demo(_) | Self::Release(_) | Self::Check(_) | Self::Crd(_) => "error",
+            Self::Demo(_)
+            | Self::Release(_)
+            | Self::Remaining(_)
+            | Self::Ask(_)
+            | Self::Check(_)
+            | Self::Crd(_) => "error",
         }
     }
 }
@@ -182,6 +191,8 @@ pub fn main() -> ExitCode {
             Command::Operator(args) => operator::run(args).await,
             Command::Receiver(args) => receiver::run(args).await,
             Command::Release(args) => release::run(args).await,
+            Command::Remaining(args) => remaining::run(args).await,
+            Command::Ask(args) => ask::run(args).await,
             Command::Simulate(args) => simulate::run(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Crd(args) => crd::run(args),

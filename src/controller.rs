@@ -44,6 +44,7 @@ pub mod receivers;
 mod reconcile;
 pub mod register;
 pub mod release;
+pub mod remaining;
 pub mod rollouts;
 mod rotate;
 #[cfg(test)]

@@ -112,7 +112,8 @@ impl Feed {
     ) -> Result<Self, TokenError> {
         let auth = Auth::new(settings.token_file.clone(), clock.clone())?;
         let requests = Family::<RequestLabels, Counter>::default();
-        let (gauge, served) = (Gauge::default(), Counter::default());
+        let gauge = Gauge::default();
+        let served = Counter::default();
         metrics.register(|registry| {
             registry.register(
                 "feed_requests",

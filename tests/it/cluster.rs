@@ -7,17 +7,18 @@
 //! tests/tools/kubernetes.
 
 mod apply;
-mod kstatus;
+pub mod kstatus;
 mod kubectl;
 mod limits;
 mod operator;
 mod plane;
 mod process;
+mod remaining;
 mod rights;
 mod rules;
 mod space;
 mod supervise;
-mod tools;
+pub mod tools;
 mod walk;
 
 use std::time::{Duration, Instant};

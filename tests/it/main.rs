@@ -7,6 +7,7 @@
 )]
 
 mod api;
+mod ask;
 mod cluster;
 mod durability;
 mod flags;

@@ -1,4 +1,4 @@
-//! What Flux, Argo CD and kpt make of a subscription: the library `kstatus` that they share reads
+//! What Flux and kpt make of a subscription: the library `kstatus` that they share reads
 //! it in each state. Oracle: that library (a small Go program of tests/tools), against what
 //! docs/conditions.md tells people, and against a table written by hand.
 
@@ -15,7 +15,7 @@ use super::rules::smallest;
 use super::tools;
 
 /// A subscription of some generation whose status the operator wrote for another, or the same.
-fn object(name: &str, [generation, observed]: [i64; 2], parts: Vec<Condition>) -> Value {
+pub fn object(name: &str, [generation, observed]: [i64; 2], parts: Vec<Condition>) -> Value {
     let now = Timestamp::UNIX_EPOCH;
     let merged = merge(&[], &summary(parts), observed, now);
     let mut object: WebhookSubscription = serde_json::from_value(smallest(name)).unwrap();
@@ -29,7 +29,7 @@ fn object(name: &str, [generation, observed]: [i64; 2], parts: Vec<Condition>) -
 }
 
 /// The parts of a subscription that is well, but for one of them.
-fn well_but(part: Option<(ConditionType, ConditionStatus, Reason)>) -> Vec<Condition> {
+pub fn well_but(part: Option<(ConditionType, ConditionStatus, Reason)>) -> Vec<Condition> {
     let mut parts = vec![
         Condition::new(ConditionType::Accepted, true, Reason::SpecValid),
         Condition::new(
@@ -69,7 +69,7 @@ fn status(name: &str) -> ConditionStatus {
 }
 
 /// Each state that docs/conditions.md lists, with what it says that kstatus sees.
-fn documented() -> Vec<((ConditionType, ConditionStatus, Reason), &'static str)> {
+pub fn documented() -> Vec<((ConditionType, ConditionStatus, Reason), &'static str)> {
     let page = std::fs::read_to_string("docs/conditions.md").unwrap();
     let reasons = page.split("## Reasons").nth(1).unwrap();
     let mut found = Vec::new();
@@ -99,7 +99,7 @@ fn documented() -> Vec<((ConditionType, ConditionStatus, Reason), &'static str)>
 }
 
 /// Objects on the way, and what kstatus must say of them.
-fn on_the_way() -> Vec<(Value, &'static str)> {
+pub fn on_the_way() -> Vec<(Value, &'static str)> {
     let part = |kind, status: bool, reason| well_but(Some((kind, status.into(), reason)));
     let invalid = || part(ConditionType::Accepted, false, Reason::Invalid);
     let mut both = part(ConditionType::Registered, false, Reason::RuleOwnedElsewhere);
