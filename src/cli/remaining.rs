@@ -47,7 +47,11 @@ pub async fn run(args: RemainingArgs) -> Result<(), Failure> {
 fn refusal(found: &[Remaining]) -> String {
     let mut text = String::from("These subscriptions still need the operator:\n");
     for one in found {
-        let state = if one.deleting { "  (being deleted)" } else { "" };
+        let state = if one.deleting {
+            "  (being deleted)"
+        } else {
+            ""
+        };
         text += &format!("  {}{state}\n", one.key);
     }
     text += "Without it their rules stay at the provider, and go on sending. Delete them first; the\n\

@@ -121,8 +121,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_page_of_every_namespace_is_read() {
-        let (client, asked) =
-            scripted(vec![page("more", &["a"]), page("", &["b"]), page("", &[])]);
+        let (client, asked) = scripted(vec![page("more", &["a"]), page("", &["b"]), page("", &[])]);
         let namespaces = ["shop".to_owned(), "other".to_owned()];
         let found = remaining(&client, &namespaces).await.expect("a list");
         assert_eq!(names(&found), ["a", "b"]);

@@ -12,7 +12,7 @@ use bellhop::cli::Cli;
 use clap::CommandFactory as _;
 
 /// Flags of other programs, and who has them. A line may name one only beside its program.
-const FOREIGN: [(&str, &[&str]); 7] = [
+const FOREIGN: [(&str, &[&str]); 8] = [
     (
         "kubectl",
         &[
@@ -21,6 +21,12 @@ const FOREIGN: [(&str, &[&str]); 7] = [
             "timeout",
             "clusterrole",
             "serviceaccount",
+            "all",
+            "all-namespaces",
+            "from-literal",
+            "previous",
+            "server-side",
+            "watch",
         ],
     ),
     (
@@ -39,7 +45,18 @@ const FOREIGN: [(&str, &[&str]); 7] = [
     ("git", &["check"]),
     ("sqlite3", &[]),
     ("prettier", &[]),
-    ("helm", &[]),
+    (
+        "helm",
+        &[
+            "create-namespace",
+            "logs",
+            "no-hooks",
+            "set",
+            "values",
+            "wait",
+        ],
+    ),
+    ("curl", &["retry", "retry-connrefused"]),
 ];
 
 /// The flags of all commands, without the dashes, and their environment variables.

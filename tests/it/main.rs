@@ -8,6 +8,7 @@
 
 mod api;
 mod ask;
+mod charts;
 mod cluster;
 mod durability;
 mod flags;

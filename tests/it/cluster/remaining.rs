@@ -32,7 +32,10 @@ async fn what_is_left_is_listed_and_fails() {
     let name = format!("{}/shop", space.name);
     assert!(text.lines().any(|line| line.trim() == name), "{text}");
     assert!(
-        text.contains(&format!("kubectl delete whs --namespace {} shop", space.name)),
+        text.contains(&format!(
+            "kubectl delete whs --namespace {} shop",
+            space.name
+        )),
         "{text}"
     );
 

@@ -1,5 +1,6 @@
-//! The walk of the README, as it is written there: the real kubectl, the operator with the rights of
-//! deploy/rbac.yaml and the simulated provider. Oracle: what the README shows.
+//! The walk of docs/install.md with the operator outside of the cluster, as it is written there: the
+//! real kubectl, the operator with the rights of deploy/rbac.yaml and the simulated provider. Oracle:
+//! what the page shows.
 
 use std::process::Command;
 
@@ -9,7 +10,10 @@ use super::process::{bellhop, start};
 use super::rights;
 use super::space::{Said, Space};
 
-/// A command of the README and what it shows of the answer.
+/// What is walked.
+const PAGE: &str = "docs/install.md";
+
+/// A command of the page and what it shows of the answer.
 struct Step {
     command: Vec<String>,
     shown: Vec<String>,
@@ -17,8 +21,8 @@ struct Step {
 
 /// The block that begins with ```console.
 fn steps() -> Vec<Step> {
-    let readme = std::fs::read_to_string("README.md").unwrap();
-    let block = readme.split("```console\n").nth(1).unwrap();
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let block = page.split("```console\n").nth(1).unwrap();
     let block = block.split("```").next().unwrap();
     let mut steps = Vec::new();
     for text in block.split("$ ").skip(1) {
@@ -33,11 +37,11 @@ fn steps() -> Vec<Step> {
     steps
 }
 
-/// The arguments that the README gives to a command of ours, with another address of the provider.
+/// The arguments that the page gives to a command of ours, with another address of the provider.
 fn arguments(command: &str, provider: &str) -> Vec<String> {
-    let readme = std::fs::read_to_string("README.md").unwrap();
-    let line = readme.lines().find_map(|line| line.strip_prefix(command));
-    let line = line.unwrap_or_else(|| panic!("no line of the README begins with `{command}`"));
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let line = page.lines().find_map(|line| line.strip_prefix(command));
+    let line = line.unwrap_or_else(|| panic!("no line of {PAGE} begins with `{command}`"));
     let words = line.split_whitespace();
     words
         .map(|word| word.replace("127.0.0.1:8090", provider))
@@ -80,7 +84,7 @@ fn fits(shown: &[String], out: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_readme_is_what_happens() {
+async fn the_page_is_what_happens() {
     let Some(plane) = tokio::task::spawn_blocking(plane::own).await.unwrap() else {
         return;
     };
@@ -111,7 +115,7 @@ async fn the_readme_is_what_happens() {
         };
         assert!(
             fits(&shown, &out),
-            "$ {}\n{out}\nThe README shows:\n{}\n\nThe operator said:\n{}",
+            "$ {}\n{out}\nThe page shows:\n{}\n\nThe operator said:\n{}",
             command.join(" "),
             shown.join("\n"),
             operator.log()

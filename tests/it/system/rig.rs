@@ -359,6 +359,7 @@ impl Program {
         let text = eventually("/metrics answers", async || self.get(&url).await)
             .await
             .1;
+        crate::charts::check_types(&text);
         text.lines()
             .filter(|line| !line.starts_with('#'))
             .map(|line| {
