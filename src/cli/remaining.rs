@@ -44,31 +44,40 @@ pub async fn run(args: RemainingArgs) -> Result<(), Failure> {
     Err(Failure::Told)
 }
 
+/// Which they are, and the way out.
 fn refusal(found: &[Remaining]) -> String {
-    let mut text = String::from("These subscriptions still need the operator:\n");
-    for one in found {
+    let mut lines = vec!["These subscriptions still need the operator:".to_owned()];
+    let listed = found.iter().map(|one| {
         let state = if one.deleting {
             "  (being deleted)"
         } else {
             ""
         };
-        text += &format!("  {}{state}\n", one.key);
-    }
-    text += "Without it their rules stay at the provider, and go on sending. Delete them first; the\n\
-             operator removes the rules:\n";
-    for one in found.iter().filter(|one| !one.deleting) {
-        let Remaining { key, .. } = one;
-        text += &format!(
-            "  kubectl delete whs --namespace {} {}\n",
-            key.namespace, key.name
+        format!("  {}{state}", one.key)
+    });
+    lines.extend(listed);
+    lines.push(
+        "Without it their rules stay at the provider, and go on sending. Delete them first; the\n\
+         operator removes the rules:"
+            .to_owned(),
+    );
+    let to_delete = found.iter().filter(|one| !one.deleting);
+    lines.extend(to_delete.map(|one| {
+        let (namespace, name) = (&one.key.namespace, &one.key.name);
+        format!("  kubectl delete whs --namespace {namespace} {name}")
+    }));
+    if found.iter().any(|one| one.deleting) {
+        lines.push(
+            "What is being deleted already is gone once its rules are; if it does not go, its\n\
+             conditions say why."
+                .to_owned(),
         );
     }
-    if found.iter().any(|one| one.deleting) {
-        text += "What is being deleted already is gone once its rules are; if it does not go, its\n\
-                 conditions say why.\n";
-    }
-    text += "Then uninstall again. To leave them as they are: `helm uninstall` with --no-hooks.\n";
-    text
+    lines.push(
+        "Then uninstall again. To leave them as they are: `helm uninstall` with --no-hooks.\n"
+            .to_owned(),
+    );
+    lines.join("\n")
 }
 
 #[cfg(test)]

@@ -81,8 +81,8 @@ fn registration(file: &str, text: &str) -> Option<(String, Kind)> {
     };
     // `own.passes.clone()`, `Family::clone(&ended)`: the last word that is not `clone`.
     let words = rest.split(|c: char| !c.is_alphanumeric() && c != '_');
-    let metric = words.filter(|word| !word.is_empty() && *word != "clone");
-    let metric = metric.last()?;
+    let mut words = words.filter(|word| !word.is_empty() && *word != "clone");
+    let metric = words.next_back()?;
     let kind = declared(file, metric);
     let kind = kind.unwrap_or_else(|| panic!("no declaration of `{metric}`, which is {name}"));
     Some((format!("{name}{unit}"), kind))

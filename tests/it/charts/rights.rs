@@ -64,10 +64,10 @@ fn the_way_through_the_api_server_is_granted_only_when_it_is_taken() {
     };
     let rules = |more: &[&str]| {
         let text = fine(helm.template(None, NEWEST, more));
-        let roles = roles(&documents(&text)).into_iter();
-        let mut roles = roles.filter(|(_, name, _)| name == "bellhop-operator");
-        let rules: Vec<Value> = serde_json::from_str(&roles.next().unwrap().2).unwrap();
-        rules
+        let all = roles(&documents(&text)).into_iter();
+        let mut work = all.filter(|(_, name, _)| name == "bellhop-operator");
+        let of_it: Vec<Value> = serde_json::from_str(&work.next().unwrap().2).unwrap();
+        of_it
     };
     let (pod, proxy) = (rules(&[]), rules(&["--set", "receiver.access=proxy"]));
     assert_eq!(proxy[..pod.len()], pod);
