@@ -117,7 +117,7 @@ pub fn killed_receiver_and_operator(world: &World) {
     shop.until_equal(&provider.truth(&["rate"]), 60);
 
     let counts = under_load("operators killed", &provider, &shop, || {
-        operator::kill(&world.cluster)
+        operator::kill(&world.cluster);
     });
     assert_eq!(
         (counts.never, counts.retried),

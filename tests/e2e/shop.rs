@@ -2,6 +2,7 @@
 //! gets http events, each in a pod. The namespace refuses pods below the restricted standard.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
@@ -270,7 +271,7 @@ impl<'a> Shop<'a> {
         ] {
             let all = format!("--namespace={} {arguments}", self.namespace);
             let said = self.world.cluster.kubectl.say(&all);
-            text += &format!("$ kubectl {all}\n{}{}\n", said.out, said.err);
+            let _ = write!(text, "$ kubectl {all}\n{}{}\n", said.out, said.err);
         }
         text
     }

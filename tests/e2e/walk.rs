@@ -1,5 +1,6 @@
 //! The walk of the README on Kubernetes, as it is written there. Oracle: what the README shows.
 
+use std::fmt::Write as _;
 use std::process::Command;
 
 use crate::cluster::project;
@@ -80,7 +81,7 @@ fn script(steps: &[Step]) -> String {
     let mut text =
         "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n".to_owned();
     for (at, step) in steps.iter().enumerate() {
-        text += &format!("echo '{MARK}{at}'\n{}\n", step.command);
+        let _ = write!(text, "echo '{MARK}{at}'\n{}\n", step.command);
     }
     text
 }
