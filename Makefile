@@ -5,16 +5,32 @@ TOOLS := $(CURDIR)/target/tools
 DENY := $(TOOLS)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help build test tools lint charts audit bench crds manifests clean
+.PHONY: help build image test e2e e2e-image cluster-up cluster-down tools lint charts audit bench crds manifests clean
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 build: ## Build the release program: target/release/bellhop
 	$(CARGO) build --release
 
-test: tools ## Run every test; builds the foreign programs they need the first time
-	PROMTOOL=$(TOOLS)/bin/promtool $(CARGO) test --features planted-bugs
+image: ## Build the image without a Docker daemon: target/image/bellhop.tar (Linux, buildah)
+	@image/build
+
+test: tools e2e-image ## Run every test; builds the foreign programs they need the first time
+	E2E=yes PROMTOOL=$(TOOLS)/bin/promtool $(CARGO) test --features planted-bugs
+
+e2e: tools e2e-image ## Only the tests on a cluster with real pods (Linux, root; or E2E_CONTEXT=name of yours)
+	E2E=yes $(CARGO) test --features planted-bugs --test e2e -- $(E2E_ARGS)
+
+# Where that cluster can run; elsewhere its tests say why not.
+e2e-image: tools
+	@[ -n "$(E2E_CONTEXT)" ] || ! tests/cluster/check >/dev/null || image/build
+
+cluster-up: tools ## Start that cluster, of one node, and leave it running
+	@tests/cluster/up $(wildcard target/image/bellhop.tar)
+
+cluster-down: ## End it
+	@tests/cluster/down
 
 tools: ## Build or install the foreign programs of the tests into target/tools
 	@tests/tools/install.sh $(TOOLS)

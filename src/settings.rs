@@ -73,7 +73,7 @@ pub struct Identity {
     pub environment: String,
 }
 
-/// Base URLs, without a trailing slash.
+/// Where the provider is: base URLs without a trailing slash, and whom to trust for them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderSettings {
@@ -81,6 +81,9 @@ pub struct ProviderSettings {
     pub registry_url: String,
     /// Reseller API, `https://booking.sandbox.redeam.io/v1.3`.
     pub api_url: String,
+    /// Certificate authorities (PEM) that are trusted for both beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<String>,
 }
 
 /// One subscribed type.

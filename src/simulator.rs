@@ -39,10 +39,13 @@
 //! `notify=false` is a change that nobody is told of.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use axum_server::tls_rustls::RustlsConfig;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -89,9 +92,26 @@ pub enum Error {
     /// `deliver_to` is not an address.
     #[error("`{0}` is no base address to deliver to; give one like http://127.0.0.1:8080")]
     DeliverTo(String),
+    /// The certificate or its key cannot be used.
+    #[error("cannot serve TLS with {} and {}: {source}", .files.cert.display(), .files.key.display())]
+    Tls {
+        /// What was given.
+        files: TlsPair,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The sender cannot be made, for example because the extra CA is no certificate.
     #[error("cannot set up the sender: {0}")]
     Sender(reqwest::Error),
+}
+
+/// Files in PEM with which a simulator serves https.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsPair {
+    /// The certificate chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// What a simulator is like; [`Default`] is small, well-behaved and on a free port.
@@ -99,6 +119,8 @@ pub enum Error {
 pub struct Config {
     /// Where all its HTTP is served.
     pub listen: SocketAddr,
+    /// Serve https instead of http.
+    pub tls: Option<TlsPair>,
     /// Every delivery goes to this base address, keeping the path of the rule's URL.
     pub deliver_to: Option<String>,
     /// The `X-API-Key` that it accepts.
@@ -137,6 +159,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: None,
             deliver_to: None,
             api_key: "demo-key".to_owned(),
             api_secret: "demo-secret".to_owned(),
@@ -176,11 +199,7 @@ impl Simulator {
     /// Starts one. Installs the process's default TLS provider if there is none yet.
     ///
     /// # Errors
-    /// The address cannot be bound, `deliver_to` is no address, or the extra CA is no certificate.
-    #[allow(
-        clippy::unused_async,
-        reason = "it needs a runtime, which only an async function promises"
-    )]
+    /// The address cannot be bound, `deliver_to` is no address, or a certificate cannot be used.
     pub async fn start(config: Config) -> Result<Self, Error> {
         // An error means that there is one already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -212,7 +231,10 @@ impl Simulator {
         };
         let core = Arc::new(Core {
             seed: config.seed,
-            base_url: format!("http://{address}"),
+            base_url: match config.tls {
+                None => format!("http://{address}"),
+                Some(_) => format!("https://{address}"),
+            },
             api_key: config.api_key.clone(),
             api_secret: config.api_secret.clone(),
             remembered: config.remembered.max(1),
@@ -226,17 +248,28 @@ impl Simulator {
         });
         let token = CancellationToken::new();
         let handle = axum_server::Handle::new();
-        let mut server = axum_server::from_tcp(listener)
-            .map_err(listen)?
-            .handle(handle.clone());
-        server
-            .http_builder()
-            .http1()
-            .timer(hyper_util::rt::TokioTimer::new())
-            .header_read_timeout(Duration::from_secs(10));
         let service = http::router(Arc::clone(&core)).into_make_service();
+        let server: Serving = match &config.tls {
+            None => {
+                let server = axum_server::from_tcp(listener).map_err(listen)?;
+                let mut server = server.handle(handle.clone());
+                limit(server.http_builder());
+                Box::pin(server.serve(service))
+            }
+            Some(files) => {
+                let tls = RustlsConfig::from_pem_file(&files.cert, &files.key).await;
+                let tls = tls.map_err(|source| Error::Tls {
+                    files: files.clone(),
+                    source,
+                })?;
+                let server = axum_server::from_tcp_rustls(listener, tls).map_err(listen)?;
+                let mut server = server.handle(handle.clone());
+                limit(server.http_builder());
+                Box::pin(server.serve(service))
+            }
+        };
         let serving = tokio::spawn(async move {
-            if let Err(error) = server.serve(service).await {
+            if let Err(error) = server.await {
                 tracing::error!(%error, "the simulator's server ended");
             }
         });
@@ -256,7 +289,7 @@ impl Simulator {
         self.address
     }
 
-    /// `http://address`, without a slash at the end.
+    /// `http://address` (or `https://`), without a slash at the end.
     pub fn base_url(&self) -> String {
         self.core.base_url.clone()
     }
@@ -328,6 +361,17 @@ impl Drop for Simulator {
             task.abort();
         }
     }
+}
+
+/// A server at work, with or without TLS.
+type Serving = Pin<Box<dyn Future<Output = std::io::Result<()>> + Send>>;
+
+/// No connection stays silent for ever.
+fn limit<E>(builder: &mut hyper_util::server::conn::auto::Builder<E>) {
+    builder
+        .http1()
+        .timer(hyper_util::rt::TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(10));
 }
 
 /// Checks a base address and takes the slash off its end.

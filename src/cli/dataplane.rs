@@ -382,13 +382,12 @@ impl Provider {
         };
         let registry = base("--registry-url", &settings.provider.registry_url)?;
         let api = base("--api-url", &settings.provider.api_url)?;
-        let http = HttpClient::new(
-            ClientSettings::default(),
-            &[&registry, &api],
-            clock.clone(),
-            metrics,
-        )
-        .map_err(|error| error.to_string())?;
+        let client = ClientSettings {
+            authorities: settings.provider.authorities.clone(),
+            ..ClientSettings::default()
+        };
+        let http = HttpClient::new(client, &[&registry, &api], clock.clone(), metrics)
+            .map_err(|error| error.to_string())?;
         Ok(Self {
             registry: Arc::new(RegistryClient::new(
                 http.clone(),

@@ -4,6 +4,7 @@
 //! a pass.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -31,6 +32,7 @@ use crate::controller::waiting::Waiting;
 use crate::controller::{self, Parts, ReceiverParts, Settings};
 use crate::metrics::Metrics;
 use crate::provider::base::{BaseUrl, InvalidBaseUrl};
+use crate::provider::client;
 use crate::receiver::server::{self, ServerOptions};
 use crate::registration::SystemResolver;
 use crate::registration::probe::{Limits, Prober, Trust};
@@ -116,6 +118,11 @@ pub struct OperatorArgs {
     /// Allow plain http to provider URLs on other hosts than this one (keys travel in the clear)
     #[arg(long, env = "BELLHOP_ALLOW_PLAIN_HTTP")]
     allow_plain_http: bool,
+
+    /// Certificate authorities (PEM) to trust for provider URLs beside the system's, also by
+    /// receivers: where the provider is reached through a TLS proxy of one's own
+    #[arg(long, env = "BELLHOP_PROVIDER_CA_FILE", value_name = "FILE")]
+    provider_ca_file: Option<PathBuf>,
 
     /// Let the probe of a public URL connect to private, loopback and link-local addresses too:
     /// for tests inside a network
@@ -313,6 +320,7 @@ impl Work {
         let budget = Budget::new(rates, leadership.clone(), clock.clone());
         let providers = HttpProviders::new(
             self.bases.registry.clone(),
+            self.bases.authorities.clone(),
             budget,
             clock.clone(),
             &self.metrics,
@@ -420,10 +428,25 @@ fn identity(args: &OperatorArgs) -> String {
     format!("{name}_{}", &unique[..8])
 }
 
+/// The certificate authorities in a file, in PEM.
+fn authorities(file: &Path) -> Result<String, Failure> {
+    let unusable = |why: String| {
+        let file = file.display();
+        Failure::Usage(format!(
+            "cannot use --provider-ca-file {file}: {why}; give a PEM file with CA certificates"
+        ))
+    };
+    let pem = std::fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
+    client::authorities(&pem).map_err(unusable)?;
+    Ok(pem)
+}
+
 /// Where the provider is, per environment.
 struct Bases {
     registry: Addresses,
     api: Addresses,
+    /// In PEM.
+    authorities: Option<String>,
 }
 
 impl Bases {
@@ -440,6 +463,11 @@ impl Bases {
         };
         let (production, sandbox) = (Environment::Production, Environment::Sandbox);
         Ok(Self {
+            authorities: args
+                .provider_ca_file
+                .as_deref()
+                .map(authorities)
+                .transpose()?,
             registry: Addresses {
                 production: base(
                     "--production-registry-url",
@@ -475,6 +503,7 @@ impl Bases {
         ProviderUrls {
             production: both(&self.registry.production, &self.api.production),
             sandbox: both(&self.registry.sandbox, &self.api.sandbox),
+            authorities: self.authorities.clone(),
         }
     }
 

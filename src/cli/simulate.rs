@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::Failure;
 use crate::shutdown::asked_to_end;
-use crate::simulator::{Config, Faults, Simulator};
+use crate::simulator::{Config, Faults, Simulator, TlsPair};
 
 /// Run a simulated provider: registry, reseller API, and a control API to steer it
 ///
@@ -28,6 +28,24 @@ pub struct SimulateArgs {
         value_name = "IP:PORT"
     )]
     listen: SocketAddr,
+
+    /// Certificate chain (PEM) to serve https with; without it, http
+    #[arg(
+        long,
+        env = "BELLHOP_TLS_CERT",
+        requires = "tls_key",
+        value_name = "FILE"
+    )]
+    tls_cert: Option<PathBuf>,
+
+    /// Private key (PEM) of --tls-cert
+    #[arg(
+        long,
+        env = "BELLHOP_TLS_KEY",
+        requires = "tls_cert",
+        value_name = "FILE"
+    )]
+    tls_key: Option<PathBuf>,
 
     /// Send every delivery to this base address, keeping the path of the rule's URL: rule URLs
     /// must be https, this need not be
@@ -124,8 +142,10 @@ pub async fn run(args: SimulateArgs) -> Result<(), Failure> {
             ))
         })?),
     };
+    let tls = args.tls_cert.zip(args.tls_key);
     let config = Config {
         listen: args.listen,
+        tls: tls.map(|(cert, key)| TlsPair { cert, key }),
         deliver_to: args.deliver_to,
         api_key: args.api_key,
         api_secret: args.api_secret,

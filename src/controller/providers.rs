@@ -50,12 +50,13 @@ pub struct HttpProviders {
 }
 
 impl HttpProviders {
-    /// Clients that share connections and budgets.
+    /// Clients that share connections and budgets, and trust these authorities (PEM) as well.
     ///
     /// # Errors
     /// When the HTTP client cannot be set up.
     pub fn new(
         addresses: Addresses,
+        authorities: Option<String>,
         budget: Budget,
         clock: Arc<dyn Clock>,
         metrics: &Metrics,
@@ -66,6 +67,7 @@ impl HttpProviders {
             // Rules are small, and thousands of subscriptions share this process.
             max_answer_bytes: 1024 * 1024,
             max_in_flight_bytes: 16 * 1024 * 1024,
+            authorities,
             ..ClientSettings::default()
         };
         let bases = [&addresses.production, &addresses.sandbox];

@@ -27,13 +27,15 @@ use crate::registration::probe::new_key;
 use crate::secrets::Secret;
 use crate::settings::ReceiverConfig;
 
-/// The addresses of the provider's services, as receivers are told them.
+/// Where the provider's services are and whom to trust for them, as receivers are told it.
 #[derive(Debug, Clone)]
 pub struct ProviderUrls {
     /// Registry and reseller API of production.
     pub production: (String, String),
     /// Those of the sandbox.
     pub sandbox: (String, String),
+    /// Certificate authorities (PEM) to trust for all of them, beside the system's.
+    pub authorities: Option<String>,
 }
 
 /// What an operator with receivers has for it.
@@ -154,6 +156,7 @@ impl Task<'_> {
             cluster_id: tender.cluster_id.clone(),
             registry_url: urls.0.clone(),
             api_url: urls.1.clone(),
+            authorities: tender.urls.authorities.clone(),
             allow_plain_http: tender.allow_plain_http,
         };
         let config = config(self.subscription, &around).expect("a pass validates first");

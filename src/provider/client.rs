@@ -48,6 +48,9 @@ pub struct ClientSettings {
     pub max_answer_bytes: usize,
     /// Bytes of all answers being read or understood at a time; at least one largest answer.
     pub max_in_flight_bytes: usize,
+    /// Certificate authorities (PEM) to trust beside the system's: for a provider that is reached
+    /// through somebody's own TLS proxy.
+    pub authorities: Option<String>,
 }
 
 impl Default for ClientSettings {
@@ -57,6 +60,7 @@ impl Default for ClientSettings {
             timeout: Duration::from_secs(30),
             max_answer_bytes: MAX_ANSWER_BYTES,
             max_in_flight_bytes: 2 * MAX_ANSWER_BYTES,
+            authorities: None,
         }
     }
 }
@@ -78,6 +82,19 @@ pub fn install_crypto_provider() {
         // An error means that somebody installed one before, and that one stays.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     });
+}
+
+/// The certificates in a PEM text.
+///
+/// # Errors
+/// There are none, or one cannot be read.
+pub fn authorities(pem: &str) -> Result<Vec<reqwest::Certificate>, String> {
+    let found = reqwest::Certificate::from_pem_bundle(pem.as_bytes());
+    let found = found.map_err(|error| innermost(&error))?;
+    if found.is_empty() {
+        return Err("there is no certificate in PEM in it".to_owned());
+    }
+    Ok(found)
 }
 
 /// The shared client. One for all of a process's calls to the provider: connections and the cap on
@@ -163,6 +180,9 @@ impl HttpClient {
             .pool_max_idle_per_host(16);
         if bases.iter().all(|base| base.is_plain()) {
             builder = builder.tls_certs_only([]);
+        } else if let Some(pem) = &settings.authorities {
+            let extra = authorities(pem).map_err(|reason| ClientError { reason })?;
+            builder = builder.tls_certs_merge(extra);
         }
         let http = builder.build().map_err(|error| ClientError {
             reason: innermost(&error),

@@ -80,6 +80,7 @@ impl Settings {
                     spec.environment.registry_url(),
                 ),
                 api_url: base(resolved.api_url.as_deref(), spec.environment.api_url()),
+                authorities: None,
             },
             notifications: spec
                 .notifications()

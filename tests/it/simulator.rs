@@ -18,6 +18,7 @@ mod reads;
 mod registry;
 mod signing;
 mod steering;
+mod tls;
 
 const WAIT: Duration = Duration::from_secs(20);
 

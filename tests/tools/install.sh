@@ -71,16 +71,21 @@ build_go() {
     fi
 }
 
-install_kubernetes() {
-    local module="$here/kubernetes/$kubernetes" version v
-    [ -f "$module/go.mod" ] || { say "no Kubernetes $kubernetes here: there is $(ls -m "$here/kubernetes")"; return 0; }
+# Builds one program of a Kubernetes. Usage: build_kubernetes VERSION PROGRAM
+build_kubernetes() {
+    local module="$here/kubernetes/$1" version v
+    [ -f "$module/go.mod" ] || { say "no Kubernetes $1 here: there is $(ls -m "$here/kubernetes")"; return 0; }
     version="$(awk '$1 == "require" && $2 == "k8s.io/kubernetes" { print $3 }' "$module/go.mod")"
     v="k8s.io/component-base/version"
     # Without the version the API server calls itself v0.0.0, and clients that look at it refuse it.
-    local flags="-s -w -X $v.gitVersion=$version -X $v.gitMajor=${kubernetes%.*} -X $v.gitMinor=${kubernetes#*.}"
+    local flags="-s -w -X $v.gitVersion=$version -X $v.gitMajor=${1%.*} -X $v.gitMinor=${1#*.}"
+    build_go "$2" "$module" "k8s.io/kubernetes/cmd/$2" "kubernetes-$1/$2" "$flags"
+}
+
+install_kubernetes() {
     build_go etcd "$here/etcd" go.etcd.io/etcd/server/v3 etcd '-s -w'
-    build_go kubectl "$module" k8s.io/kubernetes/cmd/kubectl "kubernetes-$kubernetes/kubectl" "$flags"
-    build_go kube-apiserver "$module" k8s.io/kubernetes/cmd/kube-apiserver "kubernetes-$kubernetes/kube-apiserver" "$flags"
+    build_kubernetes "$kubernetes" kubectl
+    build_kubernetes "$kubernetes" kube-apiserver
 }
 
 # What the charts are tested with: programs, and what each Kubernetes says of its API.
@@ -120,5 +125,7 @@ install_promtool
 install_python 'the CloudEvents SDK' venv requirements.txt
 install_kubernetes
 install_charts
+. "$here/node.sh"
+install_node
 build_go kstatus "$here/kstatus" . kstatus '-s -w'
 exit 0

@@ -46,6 +46,8 @@ pub struct Surroundings {
     pub registry_url: String,
     /// Where the reseller API is.
     pub api_url: String,
+    /// Certificate authorities (PEM) to trust for both, beside the system's.
+    pub authorities: Option<String>,
     /// Whether provider URLs may be plain http.
     pub allow_plain_http: bool,
 }
@@ -66,6 +68,11 @@ pub fn config(
         ca_dir: PathBuf::from(SINKS),
         feed_token_file: Some(PathBuf::from(FEED).join(super::FEED_TOKEN_KEY)),
     };
+    let mut settings = Settings::from_subscription(subscription, &resolved)?;
+    settings
+        .provider
+        .authorities
+        .clone_from(&around.authorities);
     let keys = PathBuf::from(KEYS);
     let encrypted = !subscription.spec.receiver.tls.secret_name.is_empty();
     Ok(ReceiverConfig {
@@ -82,7 +89,7 @@ pub fn config(
             drain: DRAIN,
             allow_plain_http: around.allow_plain_http,
         },
-        settings: Settings::from_subscription(subscription, &resolved)?,
+        settings,
     })
 }
 

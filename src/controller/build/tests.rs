@@ -25,6 +25,7 @@ fn build_with(options: &PodOptions, change: impl FnOnce(&mut Value)) -> Vec<Buil
         cluster_id: "c".to_owned(),
         registry_url: "https://registry.example.com/registry/v1".to_owned(),
         api_url: "https://api.example.com/v1.3".to_owned(),
+        authorities: None,
         allow_plain_http: false,
     };
     let config = config(&subscription, &around).expect("valid");
@@ -409,6 +410,7 @@ fn a_budget_and_a_spread_from_two_pods_on() {
         cluster_id: "c".to_owned(),
         registry_url: "https://registry.example.com/registry/v1".to_owned(),
         api_url: "https://api.example.com/v1.3".to_owned(),
+        authorities: None,
         allow_plain_http: false,
     };
     let config = config(&subscription, &around).expect("valid");

@@ -19,7 +19,7 @@ use super::supervise::Supervised;
 pub const ACCOUNT: &str = "system:serviceaccount:bellhop-system:bellhop-operator";
 
 /// Rights without a call of their own: the server asks for them within another call.
-const WITHIN: [(&str, &str); 10] = [
+const WITHIN: [(&str, &str); 11] = [
     // A server-side apply (patch) of what is not there yet.
     ("create", "secrets"),
     ("create", "serviceaccounts"),
@@ -32,6 +32,8 @@ const WITHIN: [(&str, &str); 10] = [
     ("create", "gateway.networking.k8s.io/httproutes"),
     // Naming the subscription as an owner that waits for what it owns.
     ("update", "bellhop.dev/webhooksubscriptions/finalizers"),
+    // Naming it as the owner of what is there already: `onDelete: Delete` of a kept volume.
+    ("delete", "persistentvolumeclaims"),
 ];
 
 fn documents() -> Vec<Value> {

@@ -16,7 +16,7 @@ use bellhop::provider::{
     Answer, Read, ReadError, Reads, Registry, RegistryError, RuleBody, Window,
 };
 use bellhop::secrets::{Credentials, Secret};
-use bellhop::simulator::{Config, Days, Simulator};
+use bellhop::simulator::{Config, Days, Simulator, TlsPair};
 use serde_json::Value;
 
 struct Provider {
@@ -26,17 +26,20 @@ struct Provider {
 }
 
 async fn start() -> Provider {
-    let sim = Simulator::start(Config {
+    let config = Config {
         seed: 11,
         ..Config::default()
-    })
-    .await
-    .unwrap();
+    };
+    start_with(config, ClientSettings::default()).await
+}
+
+async fn start_with(config: Config, settings: ClientSettings) -> Provider {
+    let sim = Simulator::start(config).await.unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let registry = BaseUrl::parse(&sim.registry_url(), false).unwrap();
     let api = BaseUrl::parse(&sim.api_url(), false).unwrap();
     let http = HttpClient::new(
-        ClientSettings::default(),
+        settings,
         &[&registry, &api],
         Arc::clone(&clock),
         &Metrics::new(),
@@ -267,4 +270,33 @@ async fn failing_answers_of_the_reseller_api_are_told_apart() {
         let error = provider.reseller.read(&read).await.unwrap_err();
         assert!(matches!(error, ReadError::Gone { .. }), "{status}: {error}");
     }
+}
+
+#[tokio::test]
+async fn an_authority_of_ones_own_is_trusted_when_it_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = ["127.0.0.1".to_owned()];
+    let certificate = rcgen::CertificateParams::new(names).unwrap();
+    let pem = certificate.self_signed(&key).unwrap().pem();
+    let files = TlsPair {
+        cert: folder.path().join("tls.crt"),
+        key: folder.path().join("tls.key"),
+    };
+    std::fs::write(&files.cert, &pem).unwrap();
+    std::fs::write(&files.key, key.serialize_pem()).unwrap();
+    let config = || Config {
+        tls: Some(files.clone()),
+        ..Config::default()
+    };
+    let settings = ClientSettings {
+        authorities: Some(pem),
+        ..ClientSettings::default()
+    };
+    let trusting = start_with(config(), settings).await;
+    let rule = trusting.registry.get(NotificationType::Rate).await.unwrap();
+    assert!(rule.is_none());
+    let other = start_with(config(), ClientSettings::default()).await;
+    let refused = other.registry.get(NotificationType::Rate).await;
+    assert!(refused.is_err());
 }

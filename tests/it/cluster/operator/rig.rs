@@ -396,6 +396,7 @@ impl Rig {
             urls: ProviderUrls {
                 production: urls.clone(),
                 sandbox: urls,
+                authorities: None,
             },
             allow_plain_http: false,
             access,
@@ -448,7 +449,7 @@ impl Rig {
                 operator: 1_000,
             };
             let budget = Budget::new(rates, leadership.clone(), clock.clone());
-            HttpProviders::new(addresses, budget, clock.clone(), &Metrics::new()).unwrap()
+            HttpProviders::new(addresses, None, budget, clock.clone(), &Metrics::new()).unwrap()
         };
         let inner = providers(&self.simulator);
         let other = providers(self.other.as_ref().unwrap_or(&self.simulator));

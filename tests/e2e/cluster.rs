@@ -1,0 +1,170 @@
+//! The cluster of a run: the one of tests/cluster, started here unless it runs already, or a user's
+//! (`E2E_CONTEXT`). One that was started here ends with this process, however that ends.
+
+use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::kubectl::{Kubectl, run};
+
+/// A running cluster.
+pub struct Cluster {
+    /// How to talk to it.
+    pub kubectl: Kubectl,
+    /// The image of Bellhop there.
+    pub image: String,
+    /// The image of the tests' own programs there.
+    pub pods: String,
+    /// Whether it is the one of tests/cluster, of which more is known.
+    pub own: bool,
+    guard: Option<Guard>,
+    /// Removed at the end.
+    kept: Option<tempfile::NamedTempFile>,
+}
+
+/// Ends the cluster when its stdin is closed: by a drop, or by the kernel when this process is gone.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// A file of the project.
+pub fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+impl Cluster {
+    /// The cluster for this run.
+    ///
+    /// # Errors
+    /// Why there can be none here.
+    pub fn start() -> Result<Self, String> {
+        match std::env::var("E2E_CONTEXT") {
+            Ok(context) => Self::of_user(&context),
+            Err(_) => Self::of_project(),
+        }
+    }
+
+    fn of_user(context: &str) -> Result<Self, String> {
+        let image = |name: &str, what: &str| {
+            std::env::var(name).map_err(|_| {
+                format!("with E2E_CONTEXT, {name} names {what} that the cluster can pull")
+            })
+        };
+        // That context alone, in a file of its own: nothing can go to another cluster.
+        let mut view = Command::new("kubectl");
+        view.args([
+            "config",
+            "view",
+            "--minify",
+            "--flatten",
+            "--context",
+            context,
+        ]);
+        let said = run(&mut view, "");
+        if !said.well {
+            return Err(format!("E2E_CONTEXT={context}: {}", said.err.trim()));
+        }
+        let kubeconfig = tempfile::Builder::new()
+            .prefix("bellhop-e2e-")
+            .tempfile()
+            .unwrap();
+        std::fs::write(kubeconfig.path(), said.out).unwrap();
+        Ok(Self {
+            kubectl: Kubectl {
+                program: "kubectl".into(),
+                kubeconfig: kubeconfig.path().to_owned(),
+            },
+            image: image("E2E_IMAGE", "an image of Bellhop")?,
+            pods: image("E2E_PODS_IMAGE", "an image of tests/tools/pods")?,
+            kept: Some(kubeconfig),
+            own: false,
+            guard: None,
+        })
+    }
+
+    fn of_project() -> Result<Self, String> {
+        let script = |name: &str| Command::new(project("tests/cluster").join(name));
+        let check = run(&mut script("check"), "");
+        if !check.well {
+            return Err(format!("{}{}", check.out.trim(), check.err.trim()));
+        }
+        let image = project("target/image/bellhop.tar");
+        if !project("target/tools/bin/helm").is_file() {
+            return Err("no helm in target/tools; run `make tools`".to_owned());
+        }
+        if !image.is_file() {
+            return Err(format!("no {}; run `make image`", image.display()));
+        }
+        let runs = run(script("enter").arg("true"), "").well;
+        let guard = (!runs).then(|| {
+            let mut guard = Command::new("sh");
+            guard.args(["-c", "cat >/dev/null; exec \"$0\""]);
+            guard.arg(project("tests/cluster/down"));
+            // A group of its own: Ctrl-C reaches it only through the pipe.
+            guard.process_group(0).stdin(Stdio::piped());
+            Guard(guard.spawn().unwrap())
+        });
+        // Its own words go to the terminal.
+        let up = script("up").arg(&image).status().unwrap();
+        assert!(up.success(), "the cluster did not start");
+        enter();
+        let tools = project("target/tools/bin");
+        Ok(Self {
+            kubectl: Kubectl {
+                program: tools.join("kubernetes-1.35/kubectl"),
+                kubeconfig: project("target/cluster/admin.kubeconfig"),
+            },
+            image: format!("localhost/bellhop:{}", env!("CARGO_PKG_VERSION")),
+            pods: "localhost/pods:e2e".to_owned(),
+            own: true,
+            guard,
+            kept: None,
+        })
+    }
+
+    /// The image of Bellhop under another name; none where a user's cluster has none.
+    pub fn next_image(&self) -> Option<String> {
+        if !self.own {
+            return std::env::var("E2E_NEXT_IMAGE").ok();
+        }
+        let next = "localhost/bellhop:next";
+        let mut tag = Command::new(project("tests/cluster/enter"));
+        tag.args([
+            "ctr",
+            "--namespace",
+            "k8s.io",
+            "images",
+            "tag",
+            "--force",
+            &self.image,
+            next,
+        ]);
+        run(&mut tag, "").fine();
+        Some(next.to_owned())
+    }
+
+    /// Ends it, if it was started here.
+    pub fn end(&mut self) {
+        self.guard = None;
+        self.kept = None;
+    }
+}
+
+/// Moves this thread, and all that it starts from now on, into the cluster's network.
+fn enter() {
+    let holder = std::fs::read_to_string(project("target/cluster/holder")).unwrap();
+    let holder = holder.split_whitespace().next().unwrap();
+    let children = format!("/proc/{holder}/task/{holder}/children");
+    let first = std::fs::read_to_string(children).unwrap();
+    let first = first.split_whitespace().next().unwrap();
+    let network = std::fs::File::open(format!("/proc/{first}/ns/net")).unwrap();
+    move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+}

@@ -1,0 +1,137 @@
+//! Volumes that outlive their subscription, and all the ways in which one goes.
+
+use serde_json::json;
+
+use crate::kubectl::eventually;
+use crate::operator;
+use crate::shop::{NAME, Shop};
+use crate::world::World;
+
+/// The store of a deleted subscription goes on under the next one of its name: no event twice under
+/// another id, no going back.
+pub fn the_volume_is_grown_kept_and_reused(world: &World) {
+    let provider = world.provider();
+    let shop = Shop::open(world, "volume");
+    shop.subscribe(|_| {});
+    shop.until_ready();
+    shop.until_equal(&provider.truth(&["rate"]), 60);
+    let claim = format!("pvc {NAME}-data");
+    let bound = shop.get(&claim);
+    assert_eq!(bound["status"]["phase"], "Bound", "{bound}");
+    assert_eq!(bound["status"]["capacity"]["storage"], "1Gi");
+    let uid = &bound["metadata"]["uid"];
+
+    let mut size = "1Gi";
+    if expandable(world, &bound) {
+        size = "2Gi";
+        shop.patch(&json!({ "spec": { "state": { "embedded": { "size": size } } } }));
+        eventually("the volume has grown", 60, || {
+            let capacity = shop.get(&claim)["status"]["capacity"]["storage"].clone();
+            if capacity == "2Gi" {
+                Ok(())
+            } else {
+                Err(capacity.to_string())
+            }
+        });
+        shop.until_ready();
+    } else {
+        println!("skipped: the storage class of this cluster allows no growth");
+    }
+
+    shop.unsubscribe();
+    assert!(provider.rules().is_empty());
+    eventually("the pod is gone", 60, || {
+        if shop.has(&format!("pod {NAME}-0")) {
+            Err("it is there".into())
+        } else {
+            Ok(())
+        }
+    });
+    assert_eq!(
+        &shop.get(&claim)["metadata"]["uid"],
+        uid,
+        "the claim is kept"
+    );
+
+    let before = shop.seen("feed-consumer").unwrap();
+    // A volume never shrinks: less than it has would be refused.
+    shop.subscribe(|object| {
+        object["spec"]["state"] = json!({ "embedded": { "size": size } });
+    });
+    shop.until_ready();
+    assert_eq!(&shop.get(&claim)["metadata"]["uid"], uid, "and used again");
+    // The feed has another token: an annotation makes the kubelet look at the mounted one at once.
+    shop.kubectl("annotate pod feed bellhop.dev/e2e=look");
+    let from = provider.counts();
+    provider.load(40, 20);
+    assert_eq!(provider.counts().since(from).never, 0);
+    shop.until_equal(&provider.owed().0, 60);
+    let after = shop.seen("feed-consumer").unwrap();
+    println!("events before {}, after {}", before.events, after.events);
+
+    // The last one takes it along.
+    shop.patch(&json!({ "spec": { "state": { "embedded": { "onDelete": "Delete" } } } }));
+    shop.until_ready();
+    shop.unsubscribe();
+    eventually("the claim is gone", 60, || {
+        if shop.has(&claim) {
+            Err("it is there".into())
+        } else {
+            Ok(())
+        }
+    });
+    shop.close();
+}
+
+fn expandable(world: &World, claim: &serde_json::Value) -> bool {
+    let class = claim["spec"]["storageClassName"].as_str().unwrap();
+    let class = world.cluster.kubectl.get(&format!("storageclass {class}"));
+    class["allowVolumeExpansion"] == json!(true)
+}
+
+/// With the namespace goes everything, also at the provider, although its Secrets go at the same time.
+pub fn a_namespace_goes(world: &World) {
+    let provider = world.provider();
+    let shop = Shop::open(world, "namespace");
+    shop.subscribe(|_| {});
+    shop.until_ready();
+    assert_eq!(provider.rules().len(), 2);
+    shop.close();
+    assert!(provider.rules().is_empty(), "{:?}", provider.rules());
+}
+
+/// Killed in the middle of a registration, and of a removal.
+pub fn operators_are_killed_at_work(world: &World) {
+    let provider = world.provider();
+    let shop = Shop::open(world, "killed");
+    shop.subscribe(|_| {});
+    eventually("the first rule is made", 30, || {
+        if provider.rules().is_empty() {
+            Err("no rule".into())
+        } else {
+            Ok(())
+        }
+    });
+    operator::kill(&world.cluster);
+    shop.until_ready();
+    let rules = provider.rules();
+    assert_eq!(rules.len(), 2, "{rules:?}");
+    assert!(
+        rules.values().all(|rule| rule["disabled"] == json!(false)),
+        "{rules:?}"
+    );
+    let before = provider.counts();
+    provider.load(20, 20);
+    let counts = provider.counts().since(before);
+    assert_eq!(
+        counts.delivered, counts.made,
+        "the keys are the right ones: {counts:?}"
+    );
+
+    shop.kubectl(&format!("delete whs {NAME} --wait=false"));
+    operator::kill(&world.cluster);
+    shop.kubectl(&format!("wait whs/{NAME} --for=delete --timeout=60s"));
+    assert!(provider.rules().is_empty(), "{:?}", provider.rules());
+    operator::until_ready(&world.cluster);
+    shop.close();
+}

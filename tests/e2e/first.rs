@@ -1,0 +1,177 @@
+//! The first minute of a subscription, and what its pod is like.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::kubectl::eventually;
+use crate::shop::{NAME, Shop};
+use crate::world::World;
+
+/// From `kubectl apply` to the first event at a consumer, with the image on the node.
+const FIRST_EVENT: i64 = 20_000;
+
+/// From the container's start to its readiness; Kubernetes tells both in whole seconds.
+const READY: i64 = 2;
+
+/// All that is resident in a receiver that has nothing to do, the program's own pages included.
+/// The aim is 20 MiB, which `bellhop run` keeps with a provider over plain http; TLS to the provider
+/// and from it costs some more.
+const IDLE: u64 = 24 * 1024 * 1024;
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_millis()).unwrap()
+}
+
+/// `2026-01-02T03:04:05Z` as seconds.
+fn seconds(time: &Value) -> i64 {
+    time.as_str()
+        .unwrap()
+        .parse::<jiff::Timestamp>()
+        .unwrap()
+        .as_second()
+}
+
+/// All seven types, every kind of consumer, and the rule URLs as the provider needs them.
+pub fn from_apply_to_the_first_event(world: &World) {
+    let provider = world.provider();
+    let shop = Shop::open(world, "first");
+    shop.kubectl("wait pod/orders --for=condition=Ready --timeout=30s");
+    let applied = now_ms();
+    shop.subscribe(|object| {
+        object["spec"]
+            .as_object_mut()
+            .unwrap()
+            .remove("notifications");
+    });
+    let first = |service: &'static str| {
+        eventually("the first event", 60, || {
+            let seen = shop.seen(service)?;
+            seen.first_at().ok_or_else(|| "no event".to_owned())
+        })
+    };
+    for service in ["feed-consumer", "orders"] {
+        let took = first(service) - applied;
+        println!("from apply to the first event at {service}: {took} ms");
+        assert!(took < FIRST_EVENT, "{service}: {took} ms");
+    }
+    shop.until_ready();
+    let rules = provider.rules();
+    assert_eq!(rules.len(), 7, "{rules:?}");
+    let base = format!(
+        "https://{NAME}.{}.svc.cluster.local:8080/redeam/",
+        shop.namespace
+    );
+    for (kind, rule) in &rules {
+        assert_eq!(rule["disabled"], json!(false), "{kind}");
+        assert!(
+            rule["url"].as_str().unwrap().starts_with(&base),
+            "{kind}: {}",
+            rule["url"]
+        );
+    }
+    // The rest of the catalogue comes with the first resync.
+    shop.until_equal(&provider.truth(&["supplier", "product", "rate"]), 60);
+    // And what is notified, over TLS.
+    let before = provider.counts();
+    provider.load(40, 20);
+    let counts = provider.counts().since(before);
+    assert_eq!(
+        (counts.delivered, counts.never),
+        (counts.made, 0),
+        "{counts:?}"
+    );
+    shop.until_equal(&provider.owed().0, 30);
+    shop.unsubscribe();
+    assert!(provider.rules().is_empty(), "{:?}", provider.rules());
+    shop.close();
+}
+
+/// Readiness, memory, and that the pod and what guards it are as documented.
+pub fn what_a_pod_is_like(world: &World) {
+    let provider = world.provider();
+    let shop = Shop::open(world, "pod");
+    shop.subscribe(|_| {});
+    shop.until_ready();
+    // A pod that finds its keys: the first one has to wait for them.
+    let uid = shop.receiver()["metadata"]["uid"].clone();
+    shop.kubectl(&format!("delete pod {NAME}-0"));
+    shop.until_replaced(&uid, 60);
+    let pod = shop.receiver();
+    let started = seconds(&pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]);
+    let conditions = pod["status"]["conditions"].as_array().unwrap();
+    let ready = conditions
+        .iter()
+        .find(|one| one["type"] == "Ready")
+        .unwrap();
+    let took = seconds(&ready["lastTransitionTime"]) - started;
+    println!("ready {took} s after the start of the container");
+    assert!(took <= READY, "{took} s");
+
+    assert_eq!(pod["spec"]["automountServiceAccountToken"], json!(false));
+    let policy = shop.get(&format!("networkpolicy {NAME}"));
+    let ports = policy["spec"]["ingress"].as_array().unwrap().iter();
+    let ports: Vec<_> = ports.map(|rule| rule["ports"][0]["port"].clone()).collect();
+    assert_eq!(ports, ["public", "feed", "admin"], "{policy}");
+    assert_eq!(
+        policy["spec"]["ingress"][0]["from"],
+        Value::Null,
+        "the public port is public"
+    );
+    assert_eq!(
+        policy["spec"]["ingress"][1]["from"],
+        json!([{ "podSelector": {} }])
+    );
+    assert!(policy["spec"]["ingress"][2]["from"].is_array(), "{policy}");
+
+    shop.until_equal(&provider.truth(&["rate"]), 60);
+    let memory = eventually("the receiver is idle", 60, || {
+        let bytes = resident(world, &shop)?;
+        if bytes <= IDLE {
+            Ok(bytes)
+        } else {
+            Err(format!("{bytes} bytes"))
+        }
+    });
+    println!("idle: {:.1} MiB resident", memory as f64 / 1024.0 / 1024.0);
+    shop.unsubscribe();
+    shop.close();
+}
+
+/// Resident memory of the receiver: as the kernel counts it where the pod runs on this machine, else
+/// as the kubelet tells.
+fn resident(world: &World, shop: &Shop<'_>) -> Result<u64, String> {
+    std::thread::sleep(Duration::from_secs(1));
+    if world.cluster.own {
+        let pid = process(&shop.receiver()).ok_or("no process")?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+        let status = status.map_err(|error| error.to_string())?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        return kib
+            .map(|kib| kib * 1024)
+            .ok_or_else(|| "no VmRSS".to_owned());
+    }
+    let pod = shop.receiver();
+    let node = pod["spec"]["nodeName"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
+    let summary = world.cluster.kubectl.get_raw(&path)?;
+    let pods = summary["pods"].as_array().cloned().unwrap_or_default();
+    let uid = &pod["metadata"]["uid"];
+    let found = pods.iter().find(|one| &one["podRef"]["uid"] == uid);
+    let bytes = found.and_then(|one| one["containers"][0]["memory"]["rssBytes"].as_u64());
+    bytes.ok_or_else(|| "the kubelet does not tell yet".to_owned())
+}
+
+/// The process of a pod's container, on our own cluster: it runs on this machine.
+pub fn process(pod: &Value) -> Option<u32> {
+    let uid = pod["metadata"]["uid"].as_str()?;
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    let mut ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.find(|id| {
+        let read = |file: &str| std::fs::read(format!("/proc/{id}/{file}")).unwrap_or_default();
+        let ours = String::from_utf8_lossy(&read("cgroup")).contains(uid);
+        ours && read("cmdline").starts_with(b"/bellhop\0")
+    })
+}

@@ -1,0 +1,136 @@
+//! Bellhop on a Kubernetes with real pods: installed by its charts, with the simulated provider and
+//! consumers in pods. Oracles: the provider's own state and its record of each delivery, consumers
+//! written apart from Bellhop in another language, and what Kubernetes itself says.
+//!
+//! One scenario after the other, on one cluster; each has a namespace of its own. Arguments choose
+//! scenarios by parts of their names. What cannot run says `skipped: why`, and fails with CI=true.
+//!
+//! What is not shown here: that a NetworkPolicy is enforced (this network enforces none; the objects
+//! are checked), that a file system grows with its claim, and a second node.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod cluster;
+mod deletion;
+mod exposure;
+mod first;
+mod kubectl;
+mod load;
+mod operator;
+mod provider;
+mod shop;
+mod upgrade;
+mod walk;
+mod world;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use cluster::Cluster;
+use world::World;
+
+/// A scenario: a name, and what it does. It fails by a panic.
+type Scenario = (&'static str, fn(&World));
+
+const SCENARIOS: [Scenario; 10] = [
+    (
+        "walk::the_readme_is_what_happens",
+        walk::the_readme_is_what_happens,
+    ),
+    (
+        "first::from_apply_to_the_first_event",
+        first::from_apply_to_the_first_event,
+    ),
+    ("first::what_a_pod_is_like", first::what_a_pod_is_like),
+    (
+        "load::rotation_rollout_and_eviction",
+        load::rotation_rollout_and_eviction,
+    ),
+    (
+        "load::killed_receiver_and_operator",
+        load::killed_receiver_and_operator,
+    ),
+    (
+        "deletion::the_volume_is_grown_kept_and_reused",
+        deletion::the_volume_is_grown_kept_and_reused,
+    ),
+    ("deletion::a_namespace_goes", deletion::a_namespace_goes),
+    (
+        "deletion::operators_are_killed_at_work",
+        deletion::operators_are_killed_at_work,
+    ),
+    (
+        "exposure::ingress_and_http_route",
+        exposure::ingress_and_http_route,
+    ),
+    (
+        "upgrade::another_image_rolls_everything",
+        upgrade::another_image_rolls_everything,
+    ),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let filters: Vec<&String> = arguments
+        .iter()
+        .filter(|one| !one.starts_with('-'))
+        .collect();
+    let chosen =
+        |name: &str| filters.is_empty() || filters.iter().any(|part| name.contains(part.as_str()));
+    let chosen: Vec<&Scenario> = SCENARIOS.iter().filter(|(name, _)| chosen(name)).collect();
+    if chosen.is_empty() || arguments.iter().any(|one| one == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    if std::env::var("E2E").as_deref() != Ok("yes") {
+        println!("skipped: the tests on a cluster with real pods; run `make e2e`");
+        return ExitCode::SUCCESS;
+    }
+    let cluster = match Cluster::start() {
+        Ok(cluster) => cluster,
+        Err(why) => {
+            println!("skipped: the tests on a cluster with real pods: {why}");
+            let ci = std::env::var("CI").as_deref() == Ok("true");
+            return if ci {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    run(cluster, &chosen)
+}
+
+fn run(cluster: Cluster, chosen: &[&Scenario]) -> ExitCode {
+    let begun = Instant::now();
+    let mut world = World::new(cluster);
+    let mut failed = Vec::new();
+    for (name, scenario) in chosen {
+        println!("scenario {name} ...");
+        let at = Instant::now();
+        // A panic of the scenario ends its thread alone.
+        let ended = std::thread::scope(|scope| scope.spawn(|| scenario(&world)).join());
+        let seconds = at.elapsed().as_secs_f32();
+        if ended.is_ok() {
+            println!("scenario {name} ... ok, {seconds:.1} s");
+        } else {
+            println!("scenario {name} ... FAILED, {seconds:.1} s");
+            failed.push(*name);
+            world.clean();
+        }
+    }
+    world.cluster.end();
+    println!(
+        "e2e: {} of {} scenarios passed, {:.0} s",
+        chosen.len() - failed.len(),
+        chosen.len(),
+        begun.elapsed().as_secs_f32()
+    );
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("failed: {}", failed.join(", "));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,3 @@
+module bellhop.dev/tests/tools/pods
+
+go 1.25.0
