@@ -33,10 +33,10 @@ pub fn install(cluster: &Cluster, authority: &Authority, image: &str) {
             "--wait",
             "--timeout=60s",
         ];
-        let place = ["--namespace", NAMESPACE, "--create-namespace"];
-        helm(cluster, &[&usual[..], &place, more].concat()).fine();
+        helm(cluster, &[&usual[..], more].concat()).fine();
     };
-    upgrade("bellhop-crds", crds, &[]);
+    // As the README does it; that release is there already after its walk.
+    upgrade("bellhop-crds", crds, &["--namespace", "default"]);
     cluster
         .kubectl
         .apply(&config_map(&authority.pem).to_string());
@@ -52,10 +52,8 @@ pub fn install(cluster: &Cluster, authority: &Authority, image: &str) {
         format!("podAnnotations.authority={}", hash(&authority.pem)),
         "probePrivate=true".to_owned(),
     ];
-    let set: Vec<&str> = values
-        .iter()
-        .flat_map(|value| ["--set", value.as_str()])
-        .collect();
+    let set = values.iter().flat_map(|value| ["--set", value.as_str()]);
+    let set: Vec<&str> = ["--namespace", NAMESPACE].into_iter().chain(set).collect();
     upgrade("bellhop", chart, &set);
 }
 
@@ -67,11 +65,14 @@ fn hash(text: &str) -> String {
 }
 
 fn config_map(pem: &str) -> Value {
-    list(vec![json!({
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": { "name": AUTHORITY, "namespace": NAMESPACE },
-        "data": { "ca.crt": pem },
-    })])
+    list(vec![
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }),
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": { "name": AUTHORITY, "namespace": NAMESPACE },
+            "data": { "ca.crt": pem },
+        }),
+    ])
 }
 
 /// Kills every operator at once, as the loss of their nodes would.
