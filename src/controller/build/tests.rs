@@ -16,19 +16,22 @@ fn options() -> PodOptions {
     }
 }
 
-fn build_with(options: &PodOptions, change: impl FnOnce(&mut Value)) -> Vec<Built> {
-    let subscription = subscription(|object| {
-        object["spec"]["url"] = json!("https://hooks.example.com:8443/redeam");
-        change(object);
-    });
-    let around = Surroundings {
+fn around() -> Surroundings {
+    Surroundings {
         cluster_id: "c".to_owned(),
         registry_url: "https://registry.example.com/registry/v1".to_owned(),
         api_url: "https://api.example.com/v1.3".to_owned(),
         authorities: None,
         allow_plain_http: false,
-    };
-    let config = config(&subscription, &around).expect("valid");
+    }
+}
+
+fn build_with(options: &PodOptions, change: impl FnOnce(&mut Value)) -> Vec<Built> {
+    let subscription = subscription(|object| {
+        object["spec"]["url"] = json!("https://hooks.example.com:8443/redeam");
+        change(object);
+    });
+    let config = config(&subscription, &around()).expect("valid");
     let token = Secret::new("the-feed-token-1234");
     let asks = config.settings.feed.token_file.is_some();
     objects(&Blueprint {
@@ -406,14 +409,7 @@ fn the_policy_lets_in_who_has_business_there() {
 #[test]
 fn a_budget_and_a_spread_from_two_pods_on() {
     let subscription = subscription(|_| {});
-    let around = Surroundings {
-        cluster_id: "c".to_owned(),
-        registry_url: "https://registry.example.com/registry/v1".to_owned(),
-        api_url: "https://api.example.com/v1.3".to_owned(),
-        authorities: None,
-        allow_plain_http: false,
-    };
-    let config = config(&subscription, &around).expect("valid");
+    let config = config(&subscription, &around()).expect("valid");
     let mut two = subscription.clone();
     two.spec.receiver.replicas = 2;
     let options = options();
