@@ -46,7 +46,7 @@ async fn a_changed_byte_is_noticed_or_means_nothing() {
     let (live, closed) = stores().await;
     assert!(live[LOG].len() > 20 * PAGE, "the log holds something");
     assert!(
-        closed[DATABASE].len() > 20 * PAGE,
+        used_bytes(&closed[DATABASE]) > 20 * PAGE,
         "the file holds something"
     );
     let mut noticed = BTreeMap::new();
@@ -129,21 +129,34 @@ impl Told {
     }
 }
 
-/// Half of the time a byte that steers: a header of file, page, log or frame.
+/// Half of the time a byte that steers: a header of file, page, log or frame. Seldom one of the
+/// space that the database file was given in advance.
 fn position(content: &[u8], file: &str, random: &mut fastrand::Rng) -> usize {
     let (begin, unit, head) = if file == LOG {
         (LOG_HEADER, FRAME_HEADER + PAGE, FRAME_HEADER)
     } else {
         (0, PAGE, 24)
     };
-    match random.u8(..8) {
-        0 => random.usize(..if file == LOG { LOG_HEADER } else { 124 }),
-        1..4 => {
-            let page = random.usize(..(content.len() - begin) / unit);
+    let used = if file == LOG {
+        content.len()
+    } else {
+        used_bytes(content)
+    };
+    match random.u8(..16) {
+        0 => random.usize(..content.len()),
+        1 | 2 => random.usize(..if file == LOG { LOG_HEADER } else { 124 }),
+        3..9 => {
+            let page = random.usize(..(used - begin) / unit);
             begin + page * unit + random.usize(..head)
         }
-        _ => random.usize(..content.len()),
+        _ => random.usize(..used),
     }
+}
+
+/// Bytes of the pages that a database file says it has ("Database File Format" of SQLite, 1.3.7).
+fn used_bytes(database: &[u8]) -> usize {
+    let pages = u32::from_be_bytes(database[28..32].try_into().unwrap());
+    pages as usize * PAGE
 }
 
 fn options() -> Options {

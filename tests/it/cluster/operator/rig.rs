@@ -2,6 +2,7 @@
 //! call of a pass goes through: to the API server and to the registry.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -66,6 +67,8 @@ pub struct Breaker {
     /// The next delete at the registry is the process' last call, and takes effect after this time.
     pub late_delete: Mutex<Option<Duration>>,
     refused: Mutex<Vec<(Request, u16)>>,
+    /// Whether reads of a Secret are forbidden.
+    secrets_forbidden: AtomicBool,
     /// Calls that break in some other way than by their number, each once.
     named: Mutex<Vec<(&'static str, Break)>>,
     /// Watches wait as long as this is true: what is seen is what was listed.
@@ -118,6 +121,11 @@ impl Breaker {
     pub fn refuse(&self, what: Request, status: u16, times: usize) {
         let mut refused = self.refused.lock().unwrap();
         refused.extend(std::iter::repeat_n((what, status), times));
+    }
+
+    /// Whether reads of a Secret by its name are answered with 403 from now on.
+    pub fn forbid_secrets(&self, forbid: bool) {
+        self.secrets_forbidden.store(forbid, Ordering::SeqCst);
     }
 
     /// How many of them are still to come.
@@ -187,6 +195,10 @@ fn broken_client(inner: Client, breaker: Arc<Breaker>) -> Client {
                 true => Request::List,
                 false => Request::Other,
             };
+            let secret = request.method() == http::Method::GET && path.contains("/secrets/");
+            if secret && breaker.secrets_forbidden.load(Ordering::SeqCst) {
+                return Ok(refusal(403));
+            }
             if let Some(status) = breaker.refusal(kind) {
                 return Ok(refusal(status));
             }
