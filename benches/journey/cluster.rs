@@ -93,7 +93,7 @@ impl Shops {
             "metadata": { "name": name },
             "spec": {
                 "environment": "sandbox",
-                "url": format!("https://hooks.example.com/{name}"),
+                "url": format!("https://192.0.2.1/{name}"),
                 "credentialsSecretRef": { "name": name },
                 // None falls into a measurement of what an idle operator does.
                 "registration": { "driftCheckInterval": "24h" },

@@ -1,6 +1,6 @@
 //! What is believed of a URL after several probes, and when the next one is due.
 //!
-//! Owns: how often one must fail before a URL that was reachable no longer is, and the delays.
+//! Owns: how often in a row something else must be found before it is believed, and the delays.
 //! Pure: randomness is given. Never here: a delay without jitter, or one that never ends.
 
 use std::time::Duration;
@@ -20,14 +20,17 @@ const LATE: Duration = Duration::from_mins(5);
 /// cluster's DNS all at once.
 const AFTER_START: Duration = Duration::from_secs(30);
 
-/// Failures in a row that make a reachable URL unreachable: one may be a packet, two are a hop.
-const FAILURES: u32 = 2;
+/// As often in a row must something else be found than is believed: one may be a packet, two are a
+/// hop. What changes from probe to probe, such as how a lookup fails, is said as it was at first.
+const BELIEVED: u32 = 2;
 
 /// What is known of one URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Track {
     shown: Reason,
     failures: u32,
+    /// What was found last, when it is not what is shown, and how often in a row.
+    other: Option<(Reason, u32)>,
 }
 
 impl Default for Track {
@@ -35,6 +38,7 @@ impl Default for Track {
         Self {
             shown: Reason::ProbePending,
             failures: 0,
+            other: None,
         }
     }
 }
@@ -51,7 +55,7 @@ impl Track {
         });
         Self {
             shown: probed.unwrap_or(Reason::ProbePending),
-            failures: 0,
+            ..Self::default()
         }
     }
 
@@ -62,14 +66,27 @@ impl Track {
 
     /// A probe has ended.
     pub fn record(&mut self, found: Reason) {
-        if found == Reason::Reachable {
-            self.failures = 0;
-            self.shown = found;
+        let well = found == Reason::Reachable;
+        self.failures = if well {
+            0
+        } else {
+            self.failures.saturating_add(1)
+        };
+        if found == self.shown {
+            self.other = None;
             return;
         }
-        self.failures = self.failures.saturating_add(1);
-        if self.shown != Reason::Reachable || self.failures >= FAILURES {
+        let before = self.other.filter(|(other, _)| {
+            // A URL that was reachable and fails twice is not, however it fails.
+            *other == found || self.shown == Reason::Reachable
+        });
+        let times = before.map_or(1, |(_, times)| times + 1);
+        // Good news is believed at once, and so is the first that is known at all.
+        if well || self.shown == Reason::ProbePending || times >= BELIEVED {
             self.shown = found;
+            self.other = None;
+        } else {
+            self.other = Some((found, times));
         }
     }
 
@@ -100,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_failure_does_not_make_a_reachable_url_unreachable() {
+    fn what_is_found_once_is_not_believed_unless_it_is_good() {
         use Reason::{ConnectionTimedOut, PathNotRouted, ProbePending, Reachable};
         let mut track = Track::default();
         assert_eq!(track.shown(), ProbePending);
@@ -111,6 +128,10 @@ mod tests {
             (Reachable, Reachable),
             (ConnectionTimedOut, Reachable),
             (PathNotRouted, PathNotRouted),
+            // Now this, now that: it stays as it was said.
+            (ConnectionTimedOut, PathNotRouted),
+            (PathNotRouted, PathNotRouted),
+            (ConnectionTimedOut, PathNotRouted),
             (ConnectionTimedOut, ConnectionTimedOut),
             (Reachable, Reachable),
         ] {
