@@ -49,6 +49,23 @@ async fn locked_by_another_process() {
     program.stop().await;
 }
 
+/// What one environment lists is not what the other has: all of the store would look removed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_of_the_other_environment_is_refused_and_kept() {
+    let world = used().await;
+    let file = world.manifest_file();
+    let sandbox = std::fs::read_to_string(&file).unwrap();
+    let production = sandbox.replace("environment: sandbox", "environment: production");
+    assert_ne!(sandbox, production);
+    std::fs::write(&file, production).unwrap();
+    start_fails(&world, &["sandbox", "production", "data folder"]);
+    // Put right, it goes on with what it has: nothing is removed, and nothing is new.
+    let program = world.start("").await;
+    let mut consumer = Consumer::default();
+    world.equal(&program, &mut consumer).await;
+    program.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn newer_foreign_and_damaged_files_are_refused_and_left_alone() {
     let world = used().await;
