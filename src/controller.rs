@@ -90,6 +90,9 @@ use crate::registration::probe::Prober;
 /// How often something that must be there before the start is looked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
+/// How often those that are not ready are counted.
+const COUNT: Duration = Duration::from_secs(10);
+
 /// How often rollouts that are through make room for others.
 const ROLLOUT_TURN: Duration = Duration::from_secs(2);
 
@@ -148,6 +151,14 @@ impl Context {
         self.reach.forget(key);
         if let Some(tender) = &self.tender {
             tender.forget(key);
+        }
+    }
+
+    /// Its receivers' objects are left as they are until a pass takes them up again.
+    fn leave_objects(&self, key: &Key, session: &mut Session) {
+        session.tended = false;
+        if let Some(tender) = &self.tender {
+            tender.rollouts.leave(key);
         }
     }
 
@@ -236,6 +247,8 @@ pub async fn run(parts: Parts, settings: Settings, token: CancellationToken) -> 
     tokio::pin!(probing);
     let asking = ask_receivers(context.clone(), token.clone());
     tokio::pin!(asking);
+    let counting = count(context.clone());
+    tokio::pin!(counting);
     let working = CancellationToken::new();
     let worker = {
         let (context, working) = (context.clone(), working.clone());
@@ -252,6 +265,7 @@ pub async fn run(parts: Parts, settings: Settings, token: CancellationToken) -> 
         _ = watches.join_next() => Err("a watch ended by itself".to_owned()),
         ended = &mut probing => ended,
         ended = &mut asking => ended,
+        () = &mut counting => Err("the count ended by itself".to_owned()),
         () = token.cancelled() => Ok(()),
     };
     working.cancel();
@@ -259,6 +273,14 @@ pub async fn run(parts: Parts, settings: Settings, token: CancellationToken) -> 
         tracing::info!("passes in progress are broken off; the next operator goes on");
     }
     ended
+}
+
+/// Counts those that are not ready, for ever.
+async fn count(context: Arc<Context>) {
+    loop {
+        context.metrics.not_ready(&context.fleet.not_ready());
+        context.clock.sleep(COUNT).await;
+    }
 }
 
 /// Asks the receivers how they are, and gives rollouts their turns.
@@ -272,7 +294,11 @@ async fn ask_receivers(context: Arc<Context>, token: CancellationToken) -> Resul
         loop {
             context.clock.sleep(ROLLOUT_TURN).await;
             let settled = |key: &Key| tender.receivers.settled(key);
-            context.ask_all(tender.rollouts.free(settled));
+            let given_up = |key: &Key| {
+                tracing::warn!(subscription = %key, "its new receivers do not get ready; others have their turn");
+                context.metrics.rollout_given_up();
+            };
+            context.ask_all(tender.rollouts.free(settled, given_up));
             context.metrics.rollouts(tender.rollouts.counts());
         }
     };

@@ -1,9 +1,9 @@
 //! Resyncs that the operator calls for: per type a number that rises with each.
 //!
 //! Owns: the comparison of the numbers in the mounted file with those that were done, which are
-//! facts in the store. Any other number than the one that was done calls for a resync: an owned
-//! Secret that was lost begins to count anew. A resync is asked for durably before its number is
-//! noted: a crash in between costs one resync more, never one less.
+//! facts in the store. Any other number than the one that was done calls for a resync, a lower one
+//! too: a Secret that was lost may begin anew under a clock that was put back. A resync is asked for
+//! durably before its number is noted: a crash in between costs one resync more, never one less.
 //!
 //! Never here: the resync itself; a write to the file.
 
@@ -23,7 +23,7 @@ use crate::state::{State, StateError};
 /// How often the file is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// How many were called for, by type.
+/// The last one that was called for, by type.
 type Numbers = BTreeMap<NotificationType, u64>;
 
 /// See the module.

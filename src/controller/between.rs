@@ -26,7 +26,7 @@ pub fn receivers_news(context: &Context, key: &Key, session: &Session) -> bool {
         return tender.objects.moved(key);
     };
     tender.objects.moved(key)
-        || tender.rollouts.waits(key)
+        || tender.rollouts.may_begin(key)
         || session
             .found
             .as_ref()
@@ -54,7 +54,7 @@ impl Work<'_> {
             findings = findings.with(Condition::of(found));
         }
         if let Some(tender) = self.context.tender(self.subscription)
-            && (tender.objects.moved(self.key) || tender.rollouts.waits(self.key))
+            && (tender.objects.moved(self.key) || tender.rollouts.may_begin(self.key))
             && self.tend(session).await? == Some(Tended::Refused)
         {
             next = Next::Retry {

@@ -6,7 +6,7 @@
 //!
 //! Never here: IO; a secret (accounts are fingerprints).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,7 +21,7 @@ use super::providers::SeenRules;
 use super::vault::Vault;
 use crate::api::v1alpha1::{Mode, WebhookSubscription};
 use crate::api::validate::validate;
-use crate::api::{NotificationType, Owner};
+use crate::api::{ConditionType, NotificationType, Owner, Reason};
 use crate::registration::conflict::{Account, Contender, Contenders, Place, SeenRule, Verdict};
 use crate::secrets::Fingerprint;
 
@@ -312,6 +312,17 @@ impl Fleet {
         })
     }
 
+    /// How many are not ready, by the reason that their status gives.
+    pub fn not_ready(&self) -> BTreeMap<&'static str, i64> {
+        let mut counts = BTreeMap::new();
+        for entry in self.lock().entries.values() {
+            if let Some(reason) = not_ready(&entry.object) {
+                *counts.entry(reason).or_default() += 1;
+            }
+        }
+        counts
+    }
+
     /// A pass has read the user's Secret at this version, and works with this owned Secret.
     pub fn read(&self, key: &Key, version: Option<String>, vault: Arc<Vault>) {
         if let Some(entry) = self.lock().entries.get_mut(key) {
@@ -368,6 +379,20 @@ impl Fleet {
         let undecodable =
             undecodable.filter(|entry| matches!(entry.object, Object::Undecodable(..)));
         self.metrics.known(inner.entries.len(), undecodable.count());
+    }
+}
+
+/// Why one is not ready; `None`: it is.
+fn not_ready(object: &Object) -> Option<&'static str> {
+    let Object::Known(object) = object else {
+        return Some(Reason::Invalid.as_str());
+    };
+    let status = object.status.iter();
+    let mut conditions = status.flat_map(|status| &status.conditions);
+    match conditions.find(|one| one.type_ == ConditionType::Ready.as_str()) {
+        Some(ready) if ready.status == "True" => None,
+        Some(ready) => Some(Reason::parse(&ready.reason).map_or("Unknown", Reason::as_str)),
+        None => Some("Unknown"),
     }
 }
 

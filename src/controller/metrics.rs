@@ -1,5 +1,6 @@
 //! What the operator counts. Labels are small fixed sets: verbs, outcomes, reasons; never a name.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -48,12 +49,14 @@ pub struct ControllerMetrics {
     running: Gauge,
     leading: Gauge,
     subscriptions: Gauge,
+    not_ready: Family<ReasonLabels, Gauge>,
     undecodable: Gauge,
     watch_errors: Family<KindLabels, Counter>,
     rotation_gap: Histogram,
     receiver_answers: Family<OutcomeLabels, Counter>,
     rollouts_running: Gauge,
     rollouts_waiting: Gauge,
+    rollouts_given_up: Counter,
 }
 
 impl ControllerMetrics {
@@ -69,12 +72,14 @@ impl ControllerMetrics {
             running: Gauge::default(),
             leading: Gauge::default(),
             subscriptions: Gauge::default(),
+            not_ready: Family::default(),
             undecodable: Gauge::default(),
             watch_errors: Family::default(),
             rotation_gap: seconds_histogram(),
             receiver_answers: Family::default(),
             rollouts_running: Gauge::default(),
             rollouts_waiting: Gauge::default(),
+            rollouts_given_up: Counter::default(),
         };
         metrics.register(|registry| {
             registry.register(
@@ -123,6 +128,11 @@ impl ControllerMetrics {
                 own.subscriptions.clone(),
             );
             registry.register(
+                "operator_subscriptions_not_ready",
+                "Subscriptions whose condition Ready is not true, by its reason",
+                own.not_ready.clone(),
+            );
+            registry.register(
                 "operator_undecodable_subscriptions",
                 "Subscriptions that this version cannot read",
                 own.undecodable.clone(),
@@ -151,6 +161,11 @@ impl ControllerMetrics {
                 "operator_rollouts_waiting",
                 "Subscriptions whose receivers wait to be replaced",
                 own.rollouts_waiting.clone(),
+            );
+            registry.register(
+                "operator_rollouts_given_up",
+                "Rollouts that came to no end in time and gave up their turn",
+                own.rollouts_given_up.clone(),
             );
         });
         own
@@ -192,6 +207,19 @@ impl ControllerMetrics {
     pub(super) fn known(&self, subscriptions: usize, undecodable: usize) {
         self.subscriptions.set(subscriptions as i64);
         self.undecodable.set(undecodable as i64);
+    }
+
+    /// By reason. What is not named is none.
+    pub(super) fn not_ready(&self, counts: &BTreeMap<&'static str, i64>) {
+        self.not_ready.clear();
+        for (reason, count) in counts {
+            let labels = ReasonLabels { reason };
+            self.not_ready.get_or_create(&labels).set(*count);
+        }
+    }
+
+    pub(super) fn rollout_given_up(&self) {
+        self.rollouts_given_up.inc();
     }
 
     pub(super) fn watch_broke(&self, kind: &'static str) {

@@ -16,7 +16,7 @@ use kube::{Api, Client};
 
 use super::build::{Built, Kind, TEMPLATE_HASH, digest, template_hash};
 use super::fleet::Key;
-use super::owned::{INSTANCE, MANAGER, is_owned, secret_name};
+use super::owned::{INSTANCE, MANAGED_BY, MANAGER, is_owned, secret_name};
 use crate::api::v1alpha1::WebhookSubscription;
 
 /// How many of its own versions of an object are remembered: the watch may be some behind.
@@ -227,6 +227,9 @@ impl Objects {
                 Err(kube::Error::Api(status)) if status.code == 404 => {
                     return Err(Trouble::refused(one, NO_SUCH_KIND));
                 }
+                Err(kube::Error::Api(status)) if status.code == 403 => {
+                    return Err(Trouble::refused(one, "the operator may not read it"));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -341,16 +344,20 @@ impl From<kube::Error> for Trouble {
     }
 }
 
-/// What trying again at once would not change. 409 is a quota, or an owner that is just going.
+/// What concerns this object alone, so that the others are written all the same. 409 is a quota, or
+/// an owner that is just going; 500 an admission webhook that does not answer.
 const fn is_refusal(code: u16) -> bool {
-    matches!(code, 400 | 403 | 404 | 409 | 422)
+    matches!(code, 400 | 403 | 404 | 409 | 422 | 500)
 }
 
 /// An object of this name that was there before us.
 fn ours(key: &Key, one: &Built, there: &ObjectMeta) -> Result<(), Trouble> {
     if !is_owned(there) {
-        let why = "it is there already and not Bellhop's; rename or remove it";
-        return Err(Trouble::refused(one, why));
+        let why = format!(
+            "it is there already and not Bellhop's; rename or remove it, or, if it is meant for this subscription, give it the labels {MANAGED_BY}={MANAGER} and {INSTANCE}={}",
+            key.name
+        );
+        return Err(Trouble::refused(one, &why));
     }
     match there
         .labels

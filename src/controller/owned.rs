@@ -12,7 +12,7 @@
 //! | data `booking`, `price-schedule`, … | the rule's key, then the one before it for a while, a line each |
 //! | data `probe` | the key of the reachability probe, which is never a rule's |
 //! | data `admin-token` | what the operator asks the receivers' admin port with |
-//! | data `resyncs` | per type, how many resyncs were called for: a receiver does one when it rises |
+//! | data `resyncs` | per type, the number of the last resync that was called for: a receiver does one when it is another |
 //! | annotation `bellhop.dev/resync-owed` | types whose resync begins when their rule is live |
 //! | annotation `bellhop.dev/previous-keys` | until when each previous key is kept |
 //! | annotation `bellhop.dev/pending-write` | who has begun to write rules and has not finished |
@@ -117,7 +117,7 @@ pub struct Content {
     pub probe: Option<Secret>,
     /// What the receivers' admin port is asked with, once there are receivers.
     pub admin_token: Option<Secret>,
-    /// Per type, how many resyncs were called for so far.
+    /// Per type, the number of the resync that was called for last.
     pub resyncs: BTreeMap<NotificationType, u64>,
     /// Types whose next resync waits for their rule.
     pub owed: BTreeSet<NotificationType>,
@@ -269,10 +269,14 @@ impl Content {
     }
 
     /// The rule is live: what was owed becomes one more resync. Whether anything was.
-    pub fn begin_resync(&mut self, kind: NotificationType) -> bool {
+    ///
+    /// Numbers rise with the clock: where a Secret begins anew beside a store that was kept, none
+    /// comes that the store has done already.
+    pub fn begin_resync(&mut self, kind: NotificationType, now: UnixMillis) -> bool {
         let owed = self.owed.remove(&kind);
         if owed {
-            *self.resyncs.entry(kind).or_default() += 1;
+            let number = self.resyncs.entry(kind).or_default();
+            *number = (*number + 1).max(u64::try_from(now.0 / 1000).unwrap_or(0));
         }
         owed
     }
@@ -380,10 +384,19 @@ mod tests {
     #[test]
     fn an_owed_resync_is_counted_once() {
         let mut content = full();
-        assert!(content.begin_resync(Booking));
-        assert!(!content.begin_resync(Booking));
-        assert!(!content.begin_resync(Rate));
-        assert_eq!(content.resyncs, BTreeMap::from([(Booking, 1), (Rate, 3)]));
+        let now = UnixMillis(1_700_000_000_999);
+        assert!(content.begin_resync(Booking, now));
+        assert!(!content.begin_resync(Booking, now));
+        assert!(!content.begin_resync(Rate, now));
+        let number = 1_700_000_000;
+        assert_eq!(
+            content.resyncs,
+            BTreeMap::from([(Booking, number), (Rate, 3)])
+        );
+        // Another one within the second, or with a clock that was put back, is another one.
+        content.owed.insert(Booking);
+        assert!(content.begin_resync(Booking, UnixMillis(0)));
+        assert_eq!(content.resyncs[&Booking], number + 1);
     }
 
     #[test]

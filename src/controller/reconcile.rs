@@ -150,7 +150,7 @@ impl Work<'_> {
             let kind = ConditionType::Accepted;
             let paused = Condition::new(kind, ConditionStatus::Unknown, Reason::Paused);
             self.context.reach.forget(self.key);
-            session.tended = false;
+            self.context.leave_objects(self.key, session);
             self.teller.say(&Findings::default().with(paused)).await?;
             return Ok(rest(session, inputs, None));
         }
@@ -172,7 +172,7 @@ impl Work<'_> {
         self.context.fleet.read(self.key, version, vault.clone());
         session.begin_gate(self.context, self.key, &inputs);
         if deleting {
-            session.tended = false;
+            self.context.leave_objects(self.key, session);
             let _turn = self.turn(self.account(&read))?;
             self.context.reach.forget(self.key);
             return Ok(self.delete(session, inputs, &read, vault).await?);
@@ -184,7 +184,7 @@ impl Work<'_> {
                 // Nobody can be told which URL and key hold.
                 self.context.reach.forget(self.key);
                 let findings = if condition.kind == ConditionType::Accepted {
-                    session.tended = false;
+                    self.context.leave_objects(self.key, session);
                     Findings::default()
                 } else {
                     Findings::accepted(self.subscription, self.heard())
@@ -259,18 +259,20 @@ impl Work<'_> {
             return None;
         }
         let status = self.subscription.status.as_ref()?;
-        let mut conditions = status.conditions.iter();
-        let registered = conditions.find(|one| one.type_ == ConditionType::Registered.as_str())?;
+        let is = |kind: ConditionType, status_is: &str| {
+            let mut conditions = status.conditions.iter();
+            conditions.any(|one| one.type_ == kind.as_str() && one.status == status_is)
+        };
         let known = status.acknowledged.clone().unwrap_or_default();
         let content = owned(read);
         let registration = &self.subscription.spec.registration;
         let probed = probes(registration.mode, registration.reachability);
-        let settled = registered.status == "True"
+        // A pause or a lasting trouble that is over since must be seen to be over.
+        let settled = is(ConditionType::Registered, "True")
+            && is(ConditionType::Accepted, "True")
+            && !is(ConditionType::Stalled, "True")
             && Some(status.observed_generation) == self.subscription.metadata.generation
-            && status
-                .conditions
-                .iter()
-                .all(|one| one.type_ != ConditionType::Reconciling.as_str())
+            && !is(ConditionType::Reconciling, "True")
             && known.reconcile_at == self.annotation(RECONCILE_AT)
             && known.rotate_keys == self.annotation(ROTATE_KEYS)
             && content.credentials.as_ref() == Some(&checked.live)

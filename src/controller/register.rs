@@ -165,7 +165,7 @@ impl Pass<'_> {
             .and_then(|verdict| verdict.url.as_ref().err())
         {
             let kind = ConditionType::Accepted;
-            session.tended = false;
+            self.context.leave_objects(self.key, session);
             let in_use = Condition::new(kind, false, Reason::UrlInUse).about(&rival.to_string());
             return Ok(Outcome::settled(findings.with(in_use)));
         }

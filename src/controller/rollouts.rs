@@ -54,13 +54,20 @@ impl Rollouts {
             return false;
         }
         inner.waiting.remove(key);
-        inner.running.insert(key.clone(), now);
+        // One that is begun again and again, since it is refused, does not get more time by that.
+        inner.running.entry(key.clone()).or_insert(now);
         true
     }
 
-    /// Whether it waits for a slot.
-    pub fn waits(&self, key: &Key) -> bool {
-        self.lock().waiting.contains(key)
+    /// Whether it waits for a slot, and there is one.
+    pub fn may_begin(&self, key: &Key) -> bool {
+        let inner = self.lock();
+        inner.running.len() < self.limit && inner.waiting.contains(key)
+    }
+
+    /// It is kept off for now, and does not wait. What it had begun keeps its slot.
+    pub fn leave(&self, key: &Key) {
+        self.lock().waiting.remove(key);
     }
 
     /// It is gone.
@@ -70,13 +77,19 @@ impl Rollouts {
         inner.waiting.remove(key);
     }
 
-    /// Frees the slots of those that `settled` says are through. Returns who may begin.
-    pub fn free(&self, settled: impl Fn(&Key) -> bool) -> Vec<Key> {
+    /// Frees the slots of those that `settled` says are through, and of those that hold theirs for
+    /// too long, which `given_up` hears of. Returns who may begin.
+    pub fn free(&self, settled: impl Fn(&Key) -> bool, given_up: impl Fn(&Key)) -> Vec<Key> {
         let now = self.clock.ticks();
         let mut inner = self.lock();
         inner.running.retain(|key, begun| {
             let age = now.since(*begun);
-            age < PATIENCE && (age < SETTLING || !settled(key))
+            let goes_on = age < SETTLING || !settled(key);
+            if goes_on && age >= PATIENCE {
+                given_up(key);
+                return false;
+            }
+            goes_on
         });
         let free = self.limit.saturating_sub(inner.running.len());
         inner.waiting.iter().take(free).cloned().collect()
@@ -108,18 +121,31 @@ mod tests {
         assert!(rollouts.begin(&key("a")) && rollouts.begin(&key("b")));
         assert!(!rollouts.begin(&key("c")));
         assert!(rollouts.begin(&key("a")), "the one it has");
-        assert!(rollouts.waits(&key("c")) && !rollouts.waits(&key("a")));
+        assert!(!rollouts.may_begin(&key("c")), "both slots are taken");
         let step = Duration::from_secs(1);
+        let given_up = Mutex::new(Vec::new());
+        let free = |settled: &dyn Fn(&Key) -> bool| {
+            rollouts.free(settled, |key| {
+                given_up.lock().expect("no panic").push(key.clone());
+            })
+        };
         // What seems to be through at once has not begun.
-        assert_eq!(rollouts.free(|_| true), []);
+        assert_eq!(free(&|_| true), []);
         clock.advance(Duration::from_secs(6), step).await;
-        assert_eq!(rollouts.free(|_| false), []);
-        assert_eq!(rollouts.free(|one| *one == key("b")), [key("c")]);
+        assert_eq!(free(&|_| false), []);
+        assert_eq!(free(&|one| *one == key("b")), [key("c")]);
+        assert!(given_up.lock().expect("no panic").is_empty());
+        assert!(rollouts.may_begin(&key("c")) && !rollouts.may_begin(&key("b")));
         assert!(rollouts.begin(&key("c")));
         assert_eq!(rollouts.counts(), (2, 0));
-        assert!(!rollouts.begin(&key("d")));
-        clock.advance(Duration::from_mins(10), step).await;
-        assert_eq!(rollouts.free(|_| false), [key("d")]);
+        assert!(!rollouts.begin(&key("d")) && !rollouts.begin(&key("e")));
+        rollouts.leave(&key("e"));
+        assert_eq!(rollouts.counts(), (2, 1));
+        clock.advance(Duration::from_mins(9), step).await;
+        assert!(rollouts.begin(&key("a")), "still the one it has");
+        clock.advance(Duration::from_mins(1), step).await;
+        assert_eq!(free(&|_| false), [key("d")]);
+        assert_eq!(*given_up.lock().expect("no panic"), [key("a"), key("c")]);
         rollouts.forget(&key("d"));
         assert_eq!(rollouts.counts(), (0, 0));
     }

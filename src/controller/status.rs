@@ -226,8 +226,12 @@ impl Findings {
         let generation = subscription.metadata.generation.unwrap_or_default();
         let mut patch = Map::new();
         let mut events = Vec::new();
-        let parts = self.with_kept(old);
-        if let Some(merged) = merge(&old.conditions, &summary(parts), generation, now) {
+        // What was not looked at now stays as it is, of the generation that it was found for; what
+        // would go by not being named is named.
+        let found = |one: &Condition| self.reason(one.kind).is_some();
+        let mut all = summary(self.with_kept(old));
+        all.retain(|one| found(one) || one.kind.is_summary() || one.kind.only_while_true());
+        if let Some(merged) = merge(&old.conditions, &all, generation, now) {
             patch.insert("conditions".to_owned(), json!(merged.conditions));
             events = merged.events;
         }

@@ -251,6 +251,7 @@ impl Resyncs for Vault {
     /// In memory only: all types become live in one write at the end of the pass, and a pass that
     /// does not get there says it again.
     async fn live(&self, kind: NotificationType) {
-        self.note(|content| content.begin_resync(kind)).await;
+        let now = self.clock.now();
+        self.note(|content| content.begin_resync(kind, now)).await;
     }
 }

@@ -157,7 +157,10 @@ pub async fn pods(context: Arc<Context>, namespace: Option<String>) {
                 names = Vec::new();
                 context.waiting.done(PODS, namespace.as_deref());
             }
-            Err(error) => broke(&context, "Pod", &error),
+            Err(error) => {
+                broke(&context, "Pod", &error);
+                note_forbidden(&context, PODS, namespace.as_deref(), &error);
+            }
         }
     }
 }
@@ -196,7 +199,12 @@ pub async fn objects(context: Arc<Context>, kind: Kind, namespace: Option<String
                     context.waiting.done(what, namespace.as_deref());
                 }
             }
-            Err(error) => broke(&context, kind.as_str(), &error),
+            Err(error) => {
+                broke(&context, kind.as_str(), &error);
+                if let Some(what) = listed(kind) {
+                    note_forbidden(&context, what, namespace.as_deref(), &error);
+                }
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Blueprint, Built, Kind};
 use crate::api::v1alpha1::OnDelete;
@@ -16,10 +17,14 @@ pub(super) fn name(plan: &Blueprint<'_>) -> String {
     plan.named("data")
 }
 
+/// Where Argo CD tracks by labels, what a subscription passes on makes the claim look like one of its
+/// own that is not in Git any more.
+const PRUNE: (&str, &str) = ("argocd.argoproj.io/sync-options", "Prune=false");
+
 pub(super) fn claim(plan: &Blueprint<'_>) -> Built {
     let embedded = plan.subscription.spec.state.embedded();
     let metadata = match embedded.on_delete {
-        OnDelete::Retain => plan.unowned(&name(plan)),
+        OnDelete::Retain => kept(plan.unowned(&name(plan))),
         OnDelete::Delete => plan.owned(&name(plan)),
     };
     let size = Quantity(embedded.size.as_str().to_owned());
@@ -39,4 +44,12 @@ pub(super) fn claim(plan: &Blueprint<'_>) -> Built {
         ..PersistentVolumeClaim::default()
     };
     Built::new(Kind::PersistentVolumeClaim, &claim)
+}
+
+fn kept(metadata: ObjectMeta) -> ObjectMeta {
+    let (name, value) = PRUNE;
+    ObjectMeta {
+        annotations: Some(BTreeMap::from([(name.to_owned(), value.to_owned())])),
+        ..metadata
+    }
 }

@@ -116,6 +116,31 @@ fn the_summary_is_about_what_was_not_looked_at_as_well() {
     assert_eq!(condition(&object, "Stalled"), None);
 }
 
+/// What was found for another spec does not become a finding about this one: it may be of another URL.
+#[test]
+fn what_was_not_looked_at_keeps_its_generation() {
+    let object = looked_at(None);
+    let findings =
+        Findings::accepted(&object, Heard::NotManaged).with(Condition::of(Reason::Reachable));
+    let mut object = patched(&object, &findings.change(&object, at(1)).expect("new"));
+    object.metadata.generation = Some(4);
+    // A pause looks at nothing.
+    let (kind, unknown) = (ConditionType::Accepted, ConditionStatus::Unknown);
+    let paused = Condition::new(kind, unknown, Reason::Paused);
+    let findings = Findings::default().with(paused);
+    let object = patched(&object, &findings.change(&object, at(2)).expect("other"));
+    let status = object.status.as_ref().expect("a status");
+    assert_eq!(status.observed_generation, 4);
+    let generation = |kind: &str| {
+        let mut all = status.conditions.iter();
+        all.find(|one| one.type_ == kind)?.observed_generation
+    };
+    assert_eq!(generation("Reachable"), Some(3));
+    assert_eq!(generation("Accepted"), Some(4));
+    assert_eq!(generation("Ready"), Some(4));
+    assert_eq!(crate::controller::reach::found_before(&object), None);
+}
+
 #[test]
 fn a_type_that_another_one_has_is_wanted_all_the_same() {
     let object = looked_at(None);

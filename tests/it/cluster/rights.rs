@@ -260,9 +260,37 @@ fn bound(space: &Space) -> Bound {
 }
 
 impl Bound {
+    /// Readiness names these lists of the namespace in which the operator has no rights.
+    async fn check_forbidden(&self, lists: &[&str]) {
+        let answer = reqwest::get(format!("http://{}/readyz", self.admin)).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), 503);
+        let told = answer.text().await.unwrap();
+        for list in lists {
+            let phrase = format!("{list} in namespace kube-public (forbidden");
+            let phrase_of_metadata =
+                format!("{list} (metadata) in namespace kube-public (forbidden");
+            assert!(
+                told.contains(&phrase) || told.contains(&phrase_of_metadata),
+                "{list}: {told}"
+            );
+        }
+    }
+
     fn start(&self, space: &Space, namespaces: &str, registry: &str) -> Supervised {
+        self.start_with(space, namespaces, registry, &[])
+    }
+
+    fn start_with(
+        &self,
+        space: &Space,
+        namespaces: &str,
+        registry: &str,
+        more: &[&str],
+    ) -> Supervised {
         let mut operator = bellhop(&["operator", "--cluster-id", "test"]);
         operator
+            .args(more)
             .args(["--admin-listen", &self.admin])
             .args(["--namespaces", namespaces])
             .args(["--lease-namespace", &space.name])
@@ -323,15 +351,39 @@ async fn a_forbidden_namespace_does_not_keep_the_others_waiting() {
     let both = format!("kube-public,{}", space.name);
     let operator = bound.start(&space, &both, &registry);
     let text = ready_example(&space, &operator);
-    let answer = reqwest::get(format!("http://{}/readyz", bound.admin))
-        .await
-        .unwrap();
-    assert_eq!(answer.status(), 503);
-    let told = answer.text().await.unwrap();
-    assert!(
-        told.contains("in namespace kube-public (forbidden"),
-        "{told}"
-    );
+    bound.check_forbidden(&["subscriptions"]).await;
+    space
+        .kubectl_with(["delete", "--timeout=60s", "-f", "-"], &text)
+        .fine();
+}
+
+/// The same where receivers are run, whose pods and objects are watched as well.
+#[tokio::test]
+async fn nor_are_receivers_kept_waiting() {
+    let Some(space) = Space::new("rights").await else {
+        return;
+    };
+    let bound = bound(&space);
+    let (_provider, registry) = provider();
+    let both = format!("kube-public,{}", space.name);
+    let receivers = ["--receiver-image", "an-image:1"];
+    let operator = bound.start_with(&space, &both, &registry, &receivers);
+    // Suspended: no pods run here.
+    let text = std::fs::read_to_string("examples/minimal.yaml").unwrap();
+    let text = text
+        .replace("namespace: shop", &format!("namespace: {}", space.name))
+        .replace(
+            "  environment: sandbox",
+            "  suspend: true\n  environment: sandbox",
+        );
+    space.kubectl_with(["apply", "-f", "-"], &text).fine();
+    eventually(&format!("receivers are made, {}", operator.log()), || {
+        let found = space.kubectl(["get", "statefulset/redeam-sandbox"]);
+        found.well.then_some(())
+    });
+    bound
+        .check_forbidden(&["subscriptions", "receiver pods", "StatefulSets"])
+        .await;
     space
         .kubectl_with(["delete", "--timeout=60s", "-f", "-"], &text)
         .fine();

@@ -17,7 +17,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
     }
     let why = format!("skipped: no {} here; run `make tools`", program.display());
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
-    println!("{why}");
+    crate::skip::tell(&why);
     None
 }
 

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use bellhop::simulator::Kind;
 use kube::ResourceExt as _;
-use kube::api::PostParams;
 use serde_json::json;
 
+use super::super::plane;
+use super::super::space::Space;
 use super::rig::{KEY, OTHER_KEY, Rig};
 
 #[tokio::test]
@@ -56,6 +57,43 @@ async fn drift_is_mended_and_suspend_disables() {
         rig.rules().keys().copied().collect::<Vec<_>>() == [Kind::Booking]
     })
     .await;
+    operator.stop().await;
+}
+
+/// Somebody disables a rule at the provider and deletes another. Nothing in the cluster tells of it,
+/// and nobody asks: the check that is due once in the interval, here the shortest, finds it.
+#[tokio::test]
+async fn the_interval_alone_mends_drift() {
+    let Some(rig) = Rig::new("interval").await else {
+        return;
+    };
+    let operator = rig.operator();
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |object| {
+        object["spec"]["registration"]["driftCheckInterval"] = json!("1m");
+    })
+    .await;
+    rig.until("shop", "Ready", "True Ok").await;
+    let rate = &rig.rules()[&Kind::Rate];
+    let disabled = json!({ "url": rate["url"], "config": rate["config"], "disabled": true });
+    let somebody = Stranger::of(&rig);
+    assert_eq!(somebody.put("rates", &disabled).await, 200);
+    rig.remove_rule("bookings").await;
+    let wrong = Instant::now();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(rig.rules().len(), 1, "nothing tells of it");
+    loop {
+        let rules = rig.rules();
+        let live = |rule: &serde_json::Value| rule["disabled"] != json!(true);
+        if rules.len() == 2 && rules.values().all(live) {
+            break;
+        }
+        // The interval, a tenth of jitter, and the calls.
+        assert!(wrong.elapsed() < Duration::from_secs(80), "{rules:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    rig.until("shop", "Ready", "True Ok").await;
+    rig.check_registered("shop").await;
     operator.stop().await;
 }
 
@@ -265,52 +303,53 @@ async fn a_restarted_operator_asks_nothing_of_the_provider() {
     operator.stop().await;
 }
 
+/// As after a downgrade: the resource knows an environment that this program does not.
 #[tokio::test]
 async fn an_object_that_cannot_be_read_says_so_and_stops_nobody() {
-    let Some(rig) = Rig::new("undecodable").await else {
+    let Some(plane) = tokio::task::spawn_blocking(plane::own).await.unwrap() else {
         return;
     };
-    // As a newer version's object would be: the schema lets it pass, the types do not.
-    let config = kube::core::DynamicObject {
-        types: Some(kube::core::TypeMeta {
-            api_version: "bellhop.dev/v1alpha1".to_owned(),
-            kind: "WebhookSubscription".to_owned(),
-        }),
-        metadata: kube::api::ObjectMeta {
-            name: Some("odd".to_owned()),
-            ..kube::api::ObjectMeta::default()
-        },
-        data: json!({ "spec": {
-            "environment": "sandbox",
-            "url": "https://hooks.example.com/odd",
-            "credentialsSecretRef": { "name": "redeam-keys" },
-            "receiver": { "replicas": 99_999_999_999_i64 },
-        } }),
+    let rig = Rig::on(Space::on(plane, "shop").await).await;
+    let crd = std::fs::read_to_string("crds/bellhop.dev_webhooksubscriptions.yaml").unwrap();
+    let narrow = "                - sandbox\n";
+    assert_eq!(crd.matches(narrow).count(), 1);
+    let wide = crd.replace(narrow, &format!("{narrow}                - staging\n"));
+    let apply = |text: &str| {
+        rig.space
+            .kubectl_with(["apply", "--server-side", "-f", "-"], text)
+            .fine();
     };
-    let resource =
-        kube::api::ApiResource::erase::<bellhop::api::v1alpha1::WebhookSubscription>(&());
-    let api: kube::Api<kube::core::DynamicObject> =
-        kube::Api::namespaced_with(rig.space.client.clone(), &rig.space.name, &resource);
-    let made = api.create(&PostParams::default(), &config).await;
+    apply(&wide);
+    let established = [
+        "wait",
+        "--for=condition=Established",
+        "crd/webhooksubscriptions.bellhop.dev",
+    ];
+    rig.space.kubectl(established).fine();
+    apply(
+        "{ apiVersion: bellhop.dev/v1alpha1, kind: WebhookSubscription, metadata: { name: odd },
+           spec: { environment: staging, url: 'https://hooks.example.com/odd',
+                   credentialsSecretRef: { name: redeam-keys } } }",
+    );
     let operator = rig.operator();
     rig.create_keys("redeam-keys", KEY).await;
     rig.create("shop", |_| {}).await;
     rig.until("shop", "Ready", "True Ok").await;
-    if made.is_ok() {
-        let mut says = None;
-        for _ in 0..200 {
-            let object = api.get("odd").await.unwrap();
-            says = object.data["status"]["conditions"]
-                .as_array()
-                .and_then(|all| all.iter().find(|one| one["type"] == "Accepted").cloned());
-            if says.is_some() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        let says = says.expect("a condition");
-        assert_eq!(says["reason"], json!("Invalid"), "{says}");
-    }
+    let said = rig.space.kubectl([
+        "wait",
+        "--for=jsonpath={.status.conditions[?(@.type=='Accepted')].reason}=Invalid",
+        "whs/odd",
+        "--timeout=20s",
+    ]);
+    assert!(said.well, "{said:?}");
+    let shown = rig.space.kubectl(["describe", "whs/odd"]).fine();
+    assert!(
+        shown.contains("cannot read the object") && shown.contains("staging"),
+        "{shown}"
+    );
+    let text = operator.metrics.encode();
+    let counted = "bellhop_operator_undecodable_subscriptions 1";
+    assert!(text.contains(counted), "{text}");
     operator.stop().await;
 }
 
@@ -333,6 +372,11 @@ impl Stranger {
         let url = format!("{}/{path}", self.registry);
         let request = self.http.post(url).body(body.to_string());
         Self::send(request).await
+    }
+
+    async fn put(&self, path: &str, body: &serde_json::Value) -> u16 {
+        let url = format!("{}/{path}", self.registry);
+        Self::send(self.http.put(url).body(body.to_string())).await
     }
 
     pub async fn delete(&self, path: &str) -> u16 {

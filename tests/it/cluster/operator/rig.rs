@@ -345,12 +345,16 @@ async fn provider(key: &str) -> Simulator {
 impl Rig {
     /// A namespace and a provider, no operator yet.
     pub async fn new(test: &str) -> Option<Self> {
-        let space = Space::new(test).await?;
-        Some(Self {
+        Some(Self::on(Space::new(test).await?).await)
+    }
+
+    /// The same in a namespace that is there.
+    pub async fn on(space: Space) -> Self {
+        Self {
             space,
             simulator: provider(KEY).await,
             other: None,
-        })
+        }
     }
 
     /// The same with another account beside it.

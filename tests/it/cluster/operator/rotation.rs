@@ -1,6 +1,7 @@
 //! Rotation on request, and what the status says of rules. Oracle: the simulator's registry and the
 //! requests it got, with its own times.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellhop::simulator::Kind;
@@ -9,7 +10,7 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use super::rig::{KEY, Rig};
+use super::rig::{Break, Breaker, KEY, Rig};
 
 async fn events(rig: &Rig, reason: &str) -> Vec<Event> {
     let all: Api<Event> = Api::namespaced(rig.space.client.clone(), &rig.space.name);
@@ -79,6 +80,36 @@ async fn a_rotation_tells_its_gap_and_calls_for_a_resync_of_each_type() {
     assert_eq!(rig.message("shop", "Registered").await, message);
     assert_eq!(events(&rig, "KeysRotated").await.len(), 1);
     operator.stop().await;
+}
+
+/// The operator dies between the delete and the new rule, and its successor comes seconds later: all
+/// of that is the gap that is told.
+#[tokio::test]
+async fn a_gap_that_a_crash_makes_longer_is_told_whole() {
+    const AWAY: Duration = Duration::from_secs(3);
+    let Some(rig) = Rig::new("longer-gap").await else {
+        return;
+    };
+    let breaker = Arc::new(Breaker::default());
+    let first = rig.operator_with(breaker.clone(), "first");
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "Ready", "True Ok").await;
+    breaker.break_next("registry delete Rate", Break::DieAfter);
+    rig.patch("shop", rotate("1")).await;
+    let died = tokio::time::timeout(Duration::from_mins(1), breaker.died.notified());
+    died.await.expect("the rule is deleted");
+    first.kill().await;
+    assert!(!rig.rules().contains_key(&Kind::Rate));
+    tokio::time::sleep(AWAY).await;
+    let second = rig.operator_with(Arc::default(), "second");
+    rig.until("shop", "Registered", "True KeysRotated").await;
+    rig.check_registered("shop").await;
+    let message = rig.message("shop", "Registered").await;
+    assert!(gap(&message, "Rate") >= AWAY, "{message}");
+    assert!(gap(&message, "Rate") < Duration::from_mins(1), "{message}");
+    assert_eq!(resyncs(&rig).await["Rate"], json!(2));
+    second.stop().await;
 }
 
 /// Nothing was live, so nothing has a gap; the keys are new all the same.

@@ -68,6 +68,22 @@ async fn paused_leaves_everything_as_it_is_deletion_included() {
     operator.stop().await;
 }
 
+/// A pause that ends while no operator runs: the next one does not take it for settled.
+#[tokio::test]
+async fn a_pause_that_ends_unseen_is_seen_to_be_over() {
+    let Some((rig, operator)) = registered("unpaused").await else {
+        return;
+    };
+    rig.patch("shop", annotation("paused", json!("true"))).await;
+    rig.until("shop", "Stalled", "True Paused").await;
+    operator.stop().await;
+    rig.patch("shop", annotation("paused", Value::Null)).await;
+    let operator = rig.operator();
+    rig.until("shop", "Ready", "True Ok").await;
+    assert_eq!(rig.condition("shop", "Stalled").await, None);
+    operator.stop().await;
+}
+
 #[tokio::test]
 async fn a_new_value_of_reconcile_at_is_one_look_and_the_same_again_none() {
     let Some((rig, operator)) = registered("now").await else {
