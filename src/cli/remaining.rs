@@ -74,7 +74,9 @@ fn refusal(found: &[Remaining]) -> String {
         );
     }
     lines.push(
-        "Then uninstall again. To leave them as they are: `helm uninstall` with --no-hooks.\n"
+        "Then uninstall again. To leave them as they are: `helm uninstall` with --no-hooks. To keep\n\
+         the operator after all: `helm rollback` to the last revision that `helm history` lists; an\n\
+         upgrade is refused before that.\n"
             .to_owned(),
     );
     lines.join("\n")

@@ -13,6 +13,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod chart;
 mod cluster;
 mod deletion;
 mod exposure;
@@ -21,6 +22,7 @@ mod kubectl;
 mod load;
 mod operator;
 mod provider;
+mod reload;
 mod shop;
 mod upgrade;
 mod walk;
@@ -35,7 +37,7 @@ use world::World;
 /// A scenario: a name, and what it does. It fails by a panic.
 type Scenario = (&'static str, fn(&World));
 
-const SCENARIOS: [Scenario; 10] = [
+const SCENARIOS: [Scenario; 13] = [
     (
         "walk::the_readme_is_what_happens",
         walk::the_readme_is_what_happens,
@@ -45,6 +47,10 @@ const SCENARIOS: [Scenario; 10] = [
         first::from_apply_to_the_first_event,
     ),
     ("first::what_a_pod_is_like", first::what_a_pod_is_like),
+    (
+        "reload::a_new_key_is_in_use_within_seconds",
+        reload::a_new_key_is_in_use_within_seconds,
+    ),
     (
         "load::rotation_rollout_and_eviction",
         load::rotation_rollout_and_eviction,
@@ -69,6 +75,14 @@ const SCENARIOS: [Scenario; 10] = [
     (
         "upgrade::another_image_rolls_everything",
         upgrade::another_image_rolls_everything,
+    ),
+    (
+        "chart::receivers_are_asked_through_the_api_server",
+        chart::receivers_are_asked_through_the_api_server,
+    ),
+    (
+        "chart::tested_kept_and_uninstalled",
+        chart::tested_kept_and_uninstalled,
     ),
 ];
 

@@ -13,14 +13,19 @@ pub const NAMESPACE: &str = "bellhop-system";
 const AUTHORITY: &str = "provider-ca";
 
 /// Runs Helm against the cluster.
-fn helm(cluster: &Cluster, arguments: &[&str]) -> Said {
+pub fn helm(cluster: &Cluster, arguments: &[&str]) -> Said {
     let mut command = std::process::Command::new(project("target/tools/bin/helm"));
     command.env("KUBECONFIG", &cluster.kubectl.kubeconfig);
     run(command.args(arguments), "")
 }
 
-/// Installs it, or upgrades it to this image and these values.
+/// Installs it, or upgrades it to this image.
 pub fn install(cluster: &Cluster, authority: &Authority, image: &str) {
+    install_with(cluster, authority, image, &[]);
+}
+
+/// The same, with more of Helm's flags.
+pub fn install_with(cluster: &Cluster, authority: &Authority, image: &str, more: &[&str]) {
     let crds = project("charts/bellhop-crds");
     let chart = project("charts/bellhop");
     let (crds, chart) = (crds.to_str().unwrap(), chart.to_str().unwrap());
@@ -54,7 +59,7 @@ pub fn install(cluster: &Cluster, authority: &Authority, image: &str) {
     ];
     let set = values.iter().flat_map(|value| ["--set", value.as_str()]);
     let set: Vec<&str> = ["--namespace", NAMESPACE].into_iter().chain(set).collect();
-    upgrade("bellhop", chart, &set);
+    upgrade("bellhop", chart, &[&set, more].concat());
 }
 
 fn hash(text: &str) -> String {

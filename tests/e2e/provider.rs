@@ -189,8 +189,12 @@ impl<'a> Provider<'a> {
 
     /// Changes, made evenly over some seconds; returns when the last one is made.
     pub fn load(&self, changes: usize, per_second: usize) {
-        let burst =
-            json!({ "count": changes, "perSecond": per_second, "kinds": ["rate", "booking"] });
+        self.load_of(&["rate", "booking"], changes, per_second);
+    }
+
+    /// The same, of entities of these kinds.
+    pub fn load_of(&self, kinds: &[&str], changes: usize, per_second: usize) {
+        let burst = json!({ "count": changes, "perSecond": per_second, "kinds": kinds });
         let made = self.post("burst", &burst);
         assert_eq!(
             made["changed"].as_array().map(Vec::len),
