@@ -67,5 +67,6 @@ manifests: tools ## Write deploy/bellhop.yaml anew from the charts
 	deploy/render.sh $(TOOLS)/bin/helm > $(TOOLS)/bellhop.yaml
 	mv $(TOOLS)/bellhop.yaml deploy/bellhop.yaml
 
-clean: ## Remove all that was built
+clean: ## Remove all that was built; ends the cluster first
+	@[ ! -d target/cluster ] || tests/cluster/down
 	$(CARGO) clean

@@ -77,11 +77,19 @@ impl Cluster {
             .tempfile()
             .unwrap();
         std::fs::write(kubeconfig.path(), said.out).unwrap();
+        let kubectl = Kubectl {
+            program: "kubectl".into(),
+            kubeconfig: kubeconfig.path().to_owned(),
+        };
+        // They install, upgrade and uninstall it: not somebody's own.
+        let crd = "get crd webhooksubscriptions.bellhop.dev --ignore-not-found -o name";
+        if !kubectl.fine(crd).trim().is_empty() {
+            return Err(format!(
+                "E2E_CONTEXT={context}: Bellhop is there already, and these tests would take it over and remove it; choose another cluster, or uninstall it and its resource first"
+            ));
+        }
         Ok(Self {
-            kubectl: Kubectl {
-                program: "kubectl".into(),
-                kubeconfig: kubeconfig.path().to_owned(),
-            },
+            kubectl,
             image: image("E2E_IMAGE", "an image of Bellhop")?,
             pods: image("E2E_PODS_IMAGE", "an image of tests/tools/pods")?,
             kept: Some(kubeconfig),
