@@ -48,8 +48,8 @@ const SCENARIOS: [Scenario; 13] = [
     ),
     ("first::what_a_pod_is_like", first::what_a_pod_is_like),
     (
-        "reload::a_new_key_is_in_use_within_seconds",
-        reload::a_new_key_is_in_use_within_seconds,
+        "reload::a_new_key_and_other_settings_need_no_restart",
+        reload::a_new_key_and_other_settings_need_no_restart,
     ),
     (
         "load::rotation_rollout_and_eviction",

@@ -1,7 +1,7 @@
 //! What a receiver takes over while it runs. Oracle: the rules and answers as the provider has them,
 //! and the pod, which stays the same.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ fn is_taken(provider: &Provider<'_>) -> bool {
 /// A new rule is enabled when the receiver says that it has its key, which it can have from nowhere
 /// but the mounted Secret: nothing is notified before. So the time without a live rule, which the
 /// operator tells, holds the whole way from the Secret to the receiver, and some calls more.
-pub fn a_new_key_is_in_use_within_seconds(world: &World) {
+pub fn a_new_key_and_other_settings_need_no_restart(world: &World) {
     let provider = world.provider();
     let shop = Shop::open(world, "reload");
     shop.subscribe(|_| {});
@@ -51,6 +51,23 @@ pub fn a_new_key_is_in_use_within_seconds(world: &World) {
     for (kind, rule) in &keys {
         assert_ne!(rule["securityKey"], now[kind]["securityKey"], "{kind}");
     }
+    assert_eq!(identity(&shop), pod, "without a restart");
+
+    // Other settings as well, by the same way.
+    shop.patch(&json!({ "spec": { "fetch": { "requestsPerSecond": 40 } } }));
+    let begun = Instant::now();
+    eventually("other settings are taken over", 60, || {
+        let log = shop.kubectl(&format!("logs {NAME}-0"));
+        let told = log.matches("other settings are taken over").count();
+        if told == 1 { Ok(()) } else { Err(log) }
+    });
+    println!(
+        "other settings without a restart: {} ms",
+        begun.elapsed().as_millis()
+    );
+    shop.until_ready();
+    assert!(is_taken(&provider), "with other settings");
+    shop.until_equal(&provider.truth(&["rate"]), 60);
     assert_eq!(identity(&shop), pod, "without a restart");
     shop.unsubscribe();
     shop.close();

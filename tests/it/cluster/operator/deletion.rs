@@ -1,11 +1,12 @@
 //! Deletion when something is in the way.
 
-use bellhop::controller::release::{release, stuck};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::json;
 
+use super::super::process::bellhop;
+use super::super::space::Said;
 use super::rig::{KEY, OTHER_KEY, Rig};
 
 async fn registered(test: &str) -> Option<(Rig, super::rig::Operator)> {
@@ -128,13 +129,36 @@ async fn release_frees_what_no_operator_will() {
         object["spec"]["url"] = json!("https://hooks.example.com/alive");
     })
     .await;
-    let client = &rig.space.client;
-    let namespace = Some(rig.space.name.as_str());
-    assert!(stuck(client, namespace).await.unwrap().is_empty());
+    let release = |more: &'static [&'static str]| {
+        let mut command = bellhop(&["release", "--namespace", &rig.space.name]);
+        command.env("KUBECONFIG", &rig.space.plane.admin).args(more);
+        Said::of(command, "")
+    };
+    let said = release(&["--yes"]);
+    assert!(
+        said.well && said.out.contains("nothing is being deleted"),
+        "{said:?}"
+    );
     rig.delete("shop").await;
-    let found = stuck(client, namespace).await.unwrap();
-    assert_eq!(found.len(), 1);
-    release(client, &found[0]).await.unwrap();
+    // It asks first.
+    let said = release(&[]);
+    assert!(!said.well && said.err.contains("add --yes"), "{said:?}");
+    let shop = format!("{}/shop", rig.space.name);
+    assert!(
+        said.out.contains(&shop) && said.out.contains("may be live"),
+        "{said:?}"
+    );
+    assert!(rig.get("shop").await.is_some());
+    let said = release(&["no-such-name", "--yes"]);
+    assert!(
+        said.well && said.out.contains("nothing is being deleted"),
+        "{said:?}"
+    );
+    let said = release(&["shop", "--yes"]);
+    assert!(
+        said.well && said.out.contains(&format!("freed {shop}")),
+        "{said:?}"
+    );
     rig.until_gone("shop").await;
     let owned = rig.secrets().get_opt("shop-bellhop").await.unwrap();
     assert!(owned.is_none());

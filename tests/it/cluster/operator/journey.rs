@@ -1,9 +1,11 @@
 //! The whole way once: created, registered, quiet, mended, deleted.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bellhop::simulator::Kind;
 use kube::api::DeleteParams;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::rig::{KEY, Rig};
 
@@ -61,9 +63,42 @@ async fn a_subscription_is_registered_kept_and_removed() {
     rig.until("shop", "Ready", "True Ok").await;
     rig.check_registered_at("shop", "moved").await;
 
+    changes_of_a_rule(&rig).await;
+    rig.check_registered_at("shop", "moved").await;
+
     rig.delete("shop").await;
     rig.check_gone("shop").await;
     operator.stop().await;
+}
+
+/// A type that comes, changes and goes, and another one's filter.
+async fn changes_of_a_rule(rig: &Rig) {
+    let wanted =
+        async |types: Value, what: &str, holds: &dyn Fn(&BTreeMap<Kind, Value>) -> bool| {
+            rig.patch("shop", json!({ "spec": { "notifications": types } }))
+                .await;
+            rig.eventually(what, || holds(&rig.rules())).await;
+            rig.until("shop", "Ready", "True Ok").await;
+        };
+    let operations = |rules: &BTreeMap<Kind, Value>| {
+        let rule = rules.get(&Kind::ChannelBinding)?;
+        Some(rule["config"]["operations"].clone())
+    };
+    let bindings = |operations: Value| {
+        json!([{ "type": "Rate" }, { "type": "Booking" },
+            { "type": "ChannelBinding", "operations": operations }])
+    };
+    for asked in [json!(["created"]), json!(["created", "removed"])] {
+        let is = |rules: &BTreeMap<Kind, Value>| operations(rules) == Some(asked.clone());
+        wanted(bindings(asked.clone()), "its operations", &is).await;
+    }
+    let filtered = json!([{ "type": "Rate", "config": { "supplierIDs": ["one"] } },
+        { "type": "Booking" }]);
+    let is = |rules: &BTreeMap<Kind, Value>| {
+        let filter = &rules[&Kind::Rate]["config"]["supplierIDs"];
+        rules.len() == 2 && *filter == json!(["one"])
+    };
+    wanted(filtered, "a filter, and one type less", &is).await;
 }
 
 #[tokio::test]

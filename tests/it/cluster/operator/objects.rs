@@ -73,6 +73,42 @@ fn owner(metadata: &ObjectMeta) -> Option<&str> {
     Some(&owners.first()?.kind)
 }
 
+/// Who has written an object, and how.
+fn managers(metadata: &ObjectMeta) -> Vec<String> {
+    let all = metadata.managed_fields.iter().flatten();
+    all.map(|one| {
+        let how = match one.operation.as_deref() {
+            Some("Apply") => "applies",
+            _ => "updates",
+        };
+        format!("{} {how}", one.manager.as_deref().unwrap_or_default())
+    })
+    .collect()
+}
+
+/// Of a subscription Bellhop writes its finalizer and the status; the rest is its user's.
+fn check_spec_is_left_alone(metadata: &ObjectMeta) {
+    let all = metadata.managed_fields.iter().flatten();
+    let ours = all.filter(|one| one.manager.as_deref() == Some("bellhop"));
+    let mut seen = 0;
+    for one in ours {
+        let fields = &one.fields_v1.as_ref().unwrap().0;
+        let fields = fields.as_object().unwrap();
+        let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+        match one.subresource.as_deref() {
+            Some("status") => assert_eq!(names, ["f:status"]),
+            _ => {
+                assert_eq!(names, ["f:metadata"]);
+                let metadata = fields["f:metadata"].as_object().unwrap();
+                let names: Vec<&String> = metadata.keys().collect();
+                assert_eq!(names, ["f:finalizers"]);
+            }
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 2, "{metadata:?}");
+}
+
 #[tokio::test]
 async fn they_are_made_and_go_with_the_subscription() {
     let Some((rig, operator)) = tended("made", |_| {}).await else {
@@ -96,7 +132,9 @@ async fn they_are_made_and_go_with_the_subscription() {
     ] {
         let owner = owner(metadata);
         assert_eq!(owner, Some("WebhookSubscription"), "{metadata:?}");
+        assert_eq!(managers(metadata), ["bellhop applies"], "{metadata:?}");
     }
+    check_spec_is_left_alone(&rig.get("shop").await.unwrap().metadata);
     assert_eq!(public.spec.unwrap().ports.unwrap()[0].port, 8080);
     assert_eq!(feed.spec.unwrap().ports.unwrap()[0].port, 8082);
     assert!(token.data.unwrap()["token"].0.len() >= 16);

@@ -248,8 +248,16 @@ async fn what_receivers_say_is_in_the_status() {
     let Some((rig, pods_are, operator)) = begun("said").await else {
         return;
     };
+    let numbers = json!({ "backlog": "1+", "lastNotificationTime": "2026-11-26T07:00:00.000Z" });
+    pods_are.are(Mood::Saying(numbers.clone()));
     start_pod(&rig, "shop").await;
     rig.until("shop", "Ready", "True Ok").await;
+    // Told at once; what moves after that has its pace.
+    let status = rig.get("shop").await.unwrap().status.unwrap();
+    let status = serde_json::to_value(status).unwrap();
+    for (name, number) in numbers.as_object().unwrap() {
+        assert_eq!(&status[name], number);
+    }
     let sink = "orders: A sink is not well; its events wait. Check the sink that is named here.";
     pods_are.are(Mood::Saying(json!({
         "backlog": "100+", "lastNotificationTime": "2026-11-26T08:00:00.000Z",
