@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::Client;
+use kube::client::Body;
 use serde::Deserialize;
 
 use super::build::ADMIN_PORT;
@@ -198,16 +200,21 @@ impl Access for ByProxy {
         );
         let request = http::Request::get(path)
             .header(TOKEN_HEADER, token.expose())
-            .body(Vec::new())
+            .body(Body::empty())
             .map_err(|_| Unreachable::NoAnswer)?;
-        let answer = tokio::time::timeout(LIMIT, self.client.request_text(request)).await;
-        match answer {
-            Ok(Ok(body)) => Answer::parse(body.as_bytes()),
-            Ok(Err(kube::Error::Api(status))) => Err(judge(status.code)
-                .err()
-                .unwrap_or(Unreachable::NotUnderstood)),
-            Ok(Err(_)) | Err(_) => Err(Unreachable::NoAnswer),
-        }
+        let asking = async {
+            let answer = self.client.send(request).await;
+            let answer = answer.map_err(|_| Unreachable::NoAnswer)?;
+            judge(answer.status().as_u16())?;
+            let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+            let body = body.map_err(|error| match error.downcast_ref() {
+                Some(LengthLimitError { .. }) => Unreachable::NotUnderstood,
+                None => Unreachable::NoAnswer,
+            })?;
+            Answer::parse(&body.to_bytes())
+        };
+        let answer = tokio::time::timeout(LIMIT, asking).await;
+        answer.unwrap_or(Err(Unreachable::NoAnswer))
     }
 }
 

@@ -27,15 +27,6 @@ pub struct Rates {
     pub operator: u32,
 }
 
-impl Default for Rates {
-    fn default() -> Self {
-        Self {
-            account: 5,
-            operator: 50,
-        }
-    }
-}
-
 type Bucket = Arc<Mutex<TokenBucket>>;
 
 /// The budgets of all accounts.

@@ -62,6 +62,9 @@ pub const RECEIVER: &str = "receiver";
 /// Its value for the operator's pods.
 pub const OPERATOR: &str = "operator";
 
+/// The annotation that says as what an object was meant when it was written last.
+pub const INTENT_HASH: &str = "bellhop.dev/intent-hash";
+
 /// What the operator was told of the pods that it makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodOptions {
@@ -98,7 +101,9 @@ pub struct Built {
 
 impl Built {
     fn new(kind: Kind, object: &impl Serialize) -> Self {
-        let object = serde_json::to_value(object).expect("what Kubernetes takes is JSON");
+        let mut object = serde_json::to_value(object).expect("what Kubernetes takes is JSON");
+        let digest = intent(&object);
+        object["metadata"]["annotations"][INTENT_HASH] = digest.into();
         Self {
             kind,
             name: object["metadata"]["name"]
@@ -108,6 +113,21 @@ impl Built {
             object,
         }
     }
+}
+
+/// Stands for all of an object but the content of a Secret, of which nothing may be told.
+fn intent(object: &Value) -> String {
+    let mut told = object.clone();
+    if let Some(told) = told.as_object_mut() {
+        told.remove("data");
+        told.remove("stringData");
+    }
+    let told = if object["kind"] == "Secret" {
+        &told
+    } else {
+        object
+    };
+    digest(told.to_string().as_bytes())
 }
 
 /// The digest of the pods' template among these objects.

@@ -11,10 +11,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kube::api::{DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, Preconditions};
+use kube::api::{
+    DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, Preconditions, ValidationDirective,
+};
 use kube::{Api, Client};
 
-use super::build::{Built, Kind, TEMPLATE_HASH, digest, template_hash};
+use super::build::{Built, INTENT_HASH, Kind, TEMPLATE_HASH, digest};
 use super::fleet::Key;
 use super::owned::{INSTANCE, MANAGED_BY, MANAGER, is_owned, secret_name};
 use crate::api::v1alpha1::WebhookSubscription;
@@ -41,6 +43,8 @@ struct Seen {
     mark: String,
     /// The digest of the pods' template, on a StatefulSet.
     template: Option<String>,
+    /// The digest of what it was meant to be when it was written last.
+    intent: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +98,7 @@ impl Objects {
             owner: owner(metadata),
             mark: mark(metadata),
             template: note(metadata, TEMPLATE_HASH),
+            intent: note(metadata, INTENT_HASH),
         };
         let mut entries = self.lock();
         let entry = entries.entry(key.clone()).or_default();
@@ -164,25 +169,25 @@ impl Objects {
         set.template.clone()
     }
 
-    /// Whether the watch shows all of these, with pods made from this template: what a former
-    /// operator left behind is as this one would write it, as far as can be told without a call.
+    /// Whether the watch shows all of these, each as it is meant now: what a former operator left
+    /// behind is as this one would write it, as far as can be told without a call.
     pub fn stand(&self, key: &Key, wanted: &[Built]) -> bool {
         let mut entries = self.lock();
         let Some(entry) = entries.get_mut(key) else {
             return false;
         };
-        let there = |one: &Built| entry.seen.contains_key(&(one.kind, one.name.clone()));
-        let template = template_hash(wanted);
-        let made = |seen: &Seen| seen.template.as_ref() == Some(&template);
-        let stand = wanted.iter().all(there) && entry.seen.values().any(made);
-        if stand {
-            // What is changed from now on is noticed.
-            let seen = entry.seen.iter();
-            entry.known = seen
-                .map(|(id, seen)| (id.clone(), vec![seen.mark.clone()]))
-                .collect();
-        }
-        stand
+        let found = wanted.iter().map(|one| {
+            let id = (one.kind, one.name.clone());
+            let meant = one.object["metadata"]["annotations"][INTENT_HASH].as_str();
+            let seen = entry.seen.get(&id)?;
+            (seen.intent.as_deref() == meant).then(|| (id, vec![seen.mark.clone()]))
+        });
+        let Some(found) = found.collect() else {
+            return false;
+        };
+        // What is changed from now on is noticed, and what there is beside them.
+        entry.known = found;
+        true
     }
 
     /// Applies all of `written`, and deletes what there is of this subscription beside `wanted`.
@@ -233,7 +238,12 @@ impl Objects {
                 Err(error) => return Err(error.into()),
             }
         }
-        let params = PatchParams::apply(MANAGER).force();
+        let params = PatchParams {
+            // A field that this cluster does not know, since it is older, must not be dropped in
+            // silence.
+            field_validation: Some(ValidationDirective::Strict),
+            ..PatchParams::apply(MANAGER).force()
+        };
         let answer = api
             .patch(&one.name, &params, &Patch::Apply(&one.object))
             .await;

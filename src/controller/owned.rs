@@ -270,13 +270,14 @@ impl Content {
 
     /// The rule is live: what was owed becomes one more resync. Whether anything was.
     ///
-    /// Numbers rise with the clock: where a Secret begins anew beside a store that was kept, none
-    /// comes that the store has done already.
+    /// The first number is made of the time: where a Secret begins anew beside a store that was kept,
+    /// none comes that the store has done already.
     pub fn begin_resync(&mut self, kind: NotificationType, now: UnixMillis) -> bool {
         let owed = self.owed.remove(&kind);
         if owed {
-            let number = self.resyncs.entry(kind).or_default();
-            *number = (*number + 1).max(u64::try_from(now.0 / 1000).unwrap_or(0));
+            // In milliseconds, as of the whole second: the last three digits count.
+            let before = u64::try_from(now.0 / 1000 * 1000).unwrap_or(0);
+            *self.resyncs.entry(kind).or_insert(before) += 1;
         }
         owed
     }
@@ -388,12 +389,12 @@ mod tests {
         assert!(content.begin_resync(Booking, now));
         assert!(!content.begin_resync(Booking, now));
         assert!(!content.begin_resync(Rate, now));
-        let number = 1_700_000_000;
+        let number = 1_700_000_000_001;
         assert_eq!(
             content.resyncs,
             BTreeMap::from([(Booking, number), (Rate, 3)])
         );
-        // Another one within the second, or with a clock that was put back, is another one.
+        // The next one is one more, whatever the clock says.
         content.owed.insert(Booking);
         assert!(content.begin_resync(Booking, UnixMillis(0)));
         assert_eq!(content.resyncs[&Booking], number + 1);

@@ -32,7 +32,7 @@ struct Held {
     whose: Whose,
     content: Content,
     version: Option<String>,
-    /// Changed in memory, and written with the next change or flush.
+    /// Changed in memory, and written with the next change.
     unwritten: bool,
 }
 
@@ -151,14 +151,6 @@ impl Vault {
     pub async fn note(&self, change: impl FnOnce(&mut Content) -> bool) {
         let mut held = self.held.lock().await;
         held.unwritten |= change(&mut held.content);
-    }
-
-    /// Writes what waits in memory.
-    ///
-    /// # Errors
-    /// What the API server said.
-    pub async fn flush(&self) -> Result<(), kube::Error> {
-        self.change(|_| false).await
     }
 
     async fn write(&self, held: &mut Held, content: Content) -> Result<(), kube::Error> {

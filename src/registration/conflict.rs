@@ -113,23 +113,6 @@ pub struct Verdict {
     pub types: BTreeMap<NotificationType, Result<(), Rival>>,
 }
 
-impl Verdict {
-    /// The types that it may register: none without the URL.
-    pub fn may_register(&self) -> BTreeSet<NotificationType> {
-        let own = self.types.iter().filter(|(_, verdict)| verdict.is_ok());
-        match self.url {
-            Ok(()) => own.map(|(kind, _)| *kind).collect(),
-            Err(_) => BTreeSet::new(),
-        }
-    }
-
-    /// The types that another one has, and which.
-    pub fn claimed_elsewhere(&self) -> impl Iterator<Item = (NotificationType, &Rival)> {
-        let all = self.types.iter();
-        all.filter_map(|(kind, verdict)| Some((*kind, verdict.as_ref().err()?)))
-    }
-}
-
 /// The place in the queue: the smallest gets it.
 type Rank<'a> = (bool, bool, Timestamp, &'a str);
 

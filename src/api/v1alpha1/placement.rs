@@ -1,7 +1,8 @@
 //! The pods that receive notifications, and what surrounds them in the cluster.
 //!
-//! What is large and belongs to Kubernetes (affinity, spread constraints, egress rules) is passed
-//! through as it is: the API server judges it when the pods are made.
+//! What is large and belongs to Kubernetes (affinity, spread constraints, egress rules) is open here
+//! and passed on: validation refuses fields that Kubernetes does not have, and the API server judges
+//! their values when the objects are made.
 
 use std::collections::BTreeMap;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -153,19 +154,50 @@ pub(super) fn check_exposure(found: &mut Mistakes, exposure: &Exposure) {
     }
 }
 
-/// What is passed through must at least be of the shape that Kubernetes decodes.
-fn typed<T: DeserializeOwned>(
+/// What is passed through must be of the shape that Kubernetes decodes, and nothing of it may be lost
+/// by that: an egress rule whose `ports` are misspelled would open all of them.
+fn typed<T: DeserializeOwned + Serialize>(
     found: &mut Mistakes,
     path: &str,
     what: &str,
     value: &Map<String, Value>,
 ) {
-    if let Err(error) = serde_json::from_value::<T>(Value::Object(value.clone())) {
-        found.add(path, format!("not {what}: {}", excerpt(&error.to_string())));
+    let given = Value::Object(value.clone());
+    let kept = serde_json::from_value::<T>(given.clone());
+    match kept.and_then(serde_json::to_value) {
+        Ok(kept) => {
+            if let Some(field) = lost(&given, &kept) {
+                found.add(
+                    format!("{path}{field}"),
+                    format!("not a field of {what}; correct or remove it"),
+                );
+            }
+        }
+        Err(error) => found.add(path, format!("not {what}: {}", excerpt(&error.to_string()))),
     }
 }
 
-pub(super) fn typed_list<T: DeserializeOwned>(
+/// The path of the first field of `given` that `kept` does not have.
+fn lost(given: &Value, kept: &Value) -> Option<String> {
+    match (given, kept) {
+        (Value::Object(given), Value::Object(kept)) => {
+            let mut set = given.iter().filter(|(_, value)| !value.is_null());
+            set.find_map(|(name, value)| match kept.get(name) {
+                Some(kept) => lost(value, kept).map(|rest| format!(".{name}{rest}")),
+                None => Some(format!(".{name}")),
+            })
+        }
+        (Value::Array(given), Value::Array(kept)) => {
+            let mut pairs = given.iter().zip(kept).enumerate();
+            pairs.find_map(|(at, (given, kept))| {
+                lost(given, kept).map(|rest| format!("[{at}]{rest}"))
+            })
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn typed_list<T: DeserializeOwned + Serialize>(
     found: &mut Mistakes,
     path: &str,
     what: &str,

@@ -29,7 +29,7 @@ async fn drift_is_mended_and_suspend_disables() {
     let data = secret.data.unwrap();
     let lines = String::from_utf8(data["rate"].0.clone()).unwrap();
     assert_eq!(lines, format!("{new}\n{before}\n"));
-    let resyncs: serde_json::Value = serde_json::from_slice(&data["resyncs"].0).unwrap();
+    let resyncs = rig.resyncs("shop").await;
     assert_eq!(
         resyncs["Rate"],
         json!(2),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kube::ResourceExt as _;
 use kube::api::ListParams;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::receivers::{Pods, start_pod};
@@ -82,8 +82,8 @@ async fn check(rig: &Rig, phase: Phase) {
     assert_eq!(done(rig, "DELETE", 204), each(rotations));
     assert_eq!(secrets(rig).await, ["redeam-keys", "shop-bellhop"]);
     let owned = rig.secrets().get("shop-bellhop").await.unwrap();
-    let resyncs: Value = serde_json::from_slice(&owned.data.unwrap()["resyncs"].0).unwrap();
     let times = 1 + rotations;
+    let resyncs = rig.resyncs("shop").await;
     assert_eq!(resyncs, json!({ "Rate": times, "Booking": times }));
     let notes = owned.metadata.annotations.unwrap_or_default();
     assert!(!notes.contains_key("bellhop.dev/resync-owed"), "{notes:?}");

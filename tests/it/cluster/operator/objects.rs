@@ -349,6 +349,25 @@ async fn what_cannot_be_written_is_named_and_the_rest_is_written() {
         .unwrap();
     rig.until("shop", "Ready", "True Ok").await;
 
+    // A typo in what is passed through: dropped, it would open every port.
+    let typo = json!({ "to": [{ "ipBlock": { "cidr": "192.0.2.0/24" } }],
+        "prots": [{ "port": 443 }] });
+    rig.patch(
+        "shop",
+        json!({ "spec": { "networkPolicy": { "egress": [typo] } } }),
+    )
+    .await;
+    rig.until("shop", "Accepted", "False Invalid").await;
+    let message = rig.message("shop", "Accepted").await;
+    let field = "spec.networkPolicy.egress[0].prots: not a field of";
+    assert!(message.contains(field), "{message}");
+    rig.patch(
+        "shop",
+        json!({ "spec": { "networkPolicy": { "egress": null } } }),
+    )
+    .await;
+    rig.until("shop", "Ready", "True Ok").await;
+
     // A kind that this cluster does not have.
     let route = json!({ "httpRoute": { "parentRefs": [{ "name": "gate" }] } });
     rig.patch("shop", json!({ "spec": { "exposure": route } }))
@@ -392,5 +411,17 @@ async fn a_start_finds_what_a_former_operator_left() {
         selector["app.kubernetes.io/instance"] == "shop"
     })
     .await;
+    operator.stop().await;
+
+    // One that was told something else writes it at once, although no pod is made anew for it.
+    let operator = rig.operator_in("elsewhere", Pods::new(&rig));
+    until("the operator there may ask receivers", async || {
+        let policy: NetworkPolicy = get(&rig, "shop").await.unwrap();
+        serde_json::to_string(&policy.spec)
+            .unwrap()
+            .contains("elsewhere")
+    })
+    .await;
+    rig.until("shop", "Ready", "True Ok").await;
     operator.stop().await;
 }

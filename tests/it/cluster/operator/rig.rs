@@ -383,7 +383,12 @@ impl Rig {
 
     /// An operator that runs receivers with this image, which it asks by `access`.
     pub fn operator_with_receivers(&self, image: &str, access: Arc<dyn Access>) -> Operator {
-        self.with_receivers(image, access, Arc::default())
+        self.with_receivers(image, access, Arc::default(), None)
+    }
+
+    /// The same in a namespace of the cluster.
+    pub fn operator_in(&self, namespace: &str, access: Arc<dyn Access>) -> Operator {
+        self.with_receivers("an-image:1", access, Arc::default(), Some(namespace))
     }
 
     /// The same with calls that go through `breaker`.
@@ -392,7 +397,7 @@ impl Rig {
         breaker: Arc<Breaker>,
         access: Arc<dyn Access>,
     ) -> Operator {
-        self.with_receivers("an-image:1", access, breaker)
+        self.with_receivers("an-image:1", access, breaker, None)
     }
 
     fn with_receivers(
@@ -400,13 +405,14 @@ impl Rig {
         image: &str,
         access: Arc<dyn Access>,
         breaker: Arc<Breaker>,
+        namespace: Option<&str>,
     ) -> Operator {
         let client = self.space.client.clone();
         let urls = (self.simulator.registry_url(), self.simulator.api_url());
         let receivers = ReceiverParts {
             options: PodOptions {
                 image: image.to_owned(),
-                operator_namespace: None,
+                operator_namespace: namespace.map(str::to_owned),
                 monitoring_namespaces: vec!["monitoring".to_owned()],
             },
             urls: ProviderUrls {
@@ -689,6 +695,17 @@ impl Rig {
             let stored = self.stored_key(name, segment).await;
             assert_eq!(rule["securityKey"].as_str(), stored.as_deref(), "{kind:?}");
         }
+    }
+
+    /// How many resyncs were called for since the owned Secret was made, by type.
+    pub async fn resyncs(&self, name: &str) -> Value {
+        let secret = self.secrets().get(&format!("{name}-bellhop")).await;
+        let text = secret.unwrap().data.unwrap()["resyncs"].0.clone();
+        let numbers: BTreeMap<String, u64> = serde_json::from_slice(&text).unwrap();
+        // The first one is as of a whole second.
+        let counts = numbers.into_iter();
+        let counts: BTreeMap<_, _> = counts.map(|(kind, number)| (kind, number % 1000)).collect();
+        json!(counts)
     }
 
     /// Nothing is left of a subscription, at the provider and in the cluster.

@@ -19,12 +19,6 @@ async fn events(rig: &Rig, reason: &str) -> Vec<Event> {
     found.into_iter().filter(of).collect()
 }
 
-/// Per type, how often a resync was called for.
-async fn resyncs(rig: &Rig) -> Value {
-    let secret = rig.secrets().get("shop-bellhop").await.unwrap();
-    serde_json::from_slice(&secret.data.unwrap()["resyncs"].0).unwrap()
-}
-
 fn rotate(value: &str) -> Value {
     json!({ "metadata": { "annotations": { "bellhop.dev/rotate-keys": value } } })
 }
@@ -45,7 +39,10 @@ async fn a_rotation_tells_its_gap_and_calls_for_a_resync_of_each_type() {
     rig.create_keys("redeam-keys", KEY).await;
     rig.create("shop", |_| {}).await;
     rig.until("shop", "Ready", "True Ok").await;
-    assert_eq!(resyncs(&rig).await, json!({ "Rate": 1, "Booking": 1 }));
+    assert_eq!(
+        rig.resyncs("shop").await,
+        json!({ "Rate": 1, "Booking": 1 })
+    );
     let before = rig.stored_key("shop", "rate").await.unwrap();
     // Each answer takes a while, so that the gap has a length that can be told from none: from the
     // delete to the PUT that enables there are at least three answers.
@@ -67,7 +64,10 @@ async fn a_rotation_tells_its_gap_and_calls_for_a_resync_of_each_type() {
     let metrics = operator.metrics.encode();
     let count = "bellhop_operator_rotation_gap_seconds_count 2";
     assert!(metrics.contains(count), "{metrics}");
-    assert_eq!(resyncs(&rig).await, json!({ "Rate": 2, "Booking": 2 }));
+    assert_eq!(
+        rig.resyncs("shop").await,
+        json!({ "Rate": 2, "Booking": 2 })
+    );
     // The old key stays valid beside the new one, for what was signed before.
     let secret = rig.secrets().get("shop-bellhop").await.unwrap();
     let lines = String::from_utf8(secret.data.unwrap()["rate"].0.clone()).unwrap();
@@ -108,7 +108,7 @@ async fn a_gap_that_a_crash_makes_longer_is_told_whole() {
     let message = rig.message("shop", "Registered").await;
     assert!(gap(&message, "Rate") >= AWAY, "{message}");
     assert!(gap(&message, "Rate") < Duration::from_mins(1), "{message}");
-    assert_eq!(resyncs(&rig).await["Rate"], json!(2));
+    assert_eq!(rig.resyncs("shop").await["Rate"], json!(2));
     second.stop().await;
 }
 

@@ -168,10 +168,6 @@ async fn who_comes_back_from_a_suspension_owes_a_resync() {
     let Some((rig, operator)) = registered("suspended").await else {
         return;
     };
-    let resyncs = async || -> Value {
-        let secret = rig.secrets().get("shop-bellhop").await.unwrap();
-        serde_json::from_slice(&secret.data.unwrap()["resyncs"].0).unwrap()
-    };
     let keys = (
         rig.stored_key("shop", "rate").await,
         rig.stored_key("shop", "booking").await,
@@ -181,14 +177,20 @@ async fn who_comes_back_from_a_suspension_owes_a_resync() {
     rig.until("shop", "Ready", "True Suspended").await;
     let status = rig.get("shop").await.unwrap().status.unwrap();
     assert_eq!(status.registered.as_deref(), Some("2/2"));
-    assert_eq!(resyncs().await, json!({ "Rate": 1, "Booking": 1 }));
+    assert_eq!(
+        rig.resyncs("shop").await,
+        json!({ "Rate": 1, "Booking": 1 })
+    );
     let disabled = |rule: &Value| rule["disabled"] == json!(true);
     assert!(rig.rules().values().all(disabled));
     rig.patch("shop", json!({ "spec": { "suspend": false } }))
         .await;
     rig.until("shop", "Ready", "True Ok").await;
     rig.check_registered("shop").await;
-    assert_eq!(resyncs().await, json!({ "Rate": 2, "Booking": 2 }));
+    assert_eq!(
+        rig.resyncs("shop").await,
+        json!({ "Rate": 2, "Booking": 2 })
+    );
     let after = (
         rig.stored_key("shop", "rate").await,
         rig.stored_key("shop", "booking").await,
