@@ -63,10 +63,14 @@ impl Deletion<'_> {
     /// # Errors
     /// When the API server does not take a write of ours.
     pub async fn run(self) -> Result<Deleted, kube::Error> {
-        if self.subscription.spec.registration.mode == Mode::Manage
-            && let Some(waits) = self.deregister().await
-        {
-            return Ok(waits);
+        if self.subscription.spec.registration.mode == Mode::Manage {
+            if let Some(waits) = self.deregister().await {
+                return Ok(waits);
+            }
+        } else if self.has_registered() {
+            tracing::warn!(
+                "it is deleted with mode: Observe, in which nothing is written at the provider: its rules stay as they are there"
+            );
         }
         release(&self.context.client, self.key, self.subscription, self.read).await?;
         self.vault.removed();

@@ -6,17 +6,17 @@
 //!
 //! Never here: IO; a secret (accounts are fingerprints).
 
+mod secrets;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::Secret as KubeSecret;
+use kube::ResourceExt as _;
 use kube::api::ObjectMeta;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::{Resource as _, ResourceExt as _};
+use kube::core::DeserializeGuard;
 
 use super::metrics::ControllerMetrics;
-use super::owned::{ACCOUNT, INSTANCE, PENDING, is_owned, secret_name};
 use super::providers::SeenRules;
 use super::vault::Vault;
 use crate::api::v1alpha1::{Mode, WebhookSubscription};
@@ -235,69 +235,6 @@ impl Fleet {
                 .collect()
         };
         gone.iter().flat_map(|key| self.remove(key)).collect()
-    }
-
-    /// A Secret came, changed or went. Returns whom that concerns. Whether it is news for them is
-    /// found out when they get their turn: the watch may be ahead of an answer to a write.
-    pub fn secret(&self, found: &PartialObjectMeta<KubeSecret>, gone: bool) -> BTreeSet<Key> {
-        let metadata = found.meta();
-        let version = metadata.resource_version.clone().filter(|_| !gone);
-        let mut inner = self.lock();
-        let mut concerned = BTreeSet::new();
-        let at = Key::of(metadata);
-        let named = (at.namespace.clone(), at.name.clone());
-        for name in inner.by_secret.get(&named).cloned().unwrap_or_default() {
-            let key = Key {
-                namespace: at.namespace.clone(),
-                name,
-            };
-            if let Some(entry) = inner.entries.get_mut(&key) {
-                entry.credentials_seen = Some(Seen {
-                    version: version.clone(),
-                });
-                concerned.insert(key);
-            }
-        }
-        // The feed's Secret has the same labels, and is one of the receivers' objects.
-        if is_owned(metadata)
-            && let Some(name) = metadata
-                .labels
-                .as_ref()
-                .and_then(|labels| labels.get(INSTANCE))
-            && at.name == secret_name(name)
-        {
-            let key = Key {
-                namespace: at.namespace,
-                name: name.clone(),
-            };
-            let note = |key: &str| metadata.annotations.as_ref()?.get(key);
-            let account = note(ACCOUNT).and_then(|text| Fingerprint::parse(text));
-            let unfinished = note(PENDING).is_some_and(|by| *by != self.identity);
-            match inner.entries.get_mut(&key) {
-                None if gone => {
-                    inner.early.remove(&key);
-                }
-                None => {
-                    inner.early.insert(key, (account, unfinished));
-                }
-                Some(entry) => {
-                    entry.unfinished |= unfinished && !gone;
-                    entry.owned_seen = Some(Seen { version });
-                    concerned.insert(key.clone());
-                    if entry.account.is_none()
-                        && let (Some(api_key), Object::Known(object)) = (account, &entry.object)
-                    {
-                        entry.account = Some(Account {
-                            environment: object.spec.environment,
-                            api_key,
-                        });
-                        let owner = self.owner(&key);
-                        concerned.extend(inner.contend(&key, owner));
-                    }
-                }
-            }
-        }
-        concerned
     }
 
     /// What a pass starts from.

@@ -6,7 +6,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kube::ResourceExt as _;
 use kube::api::ObjectMeta;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -20,7 +19,7 @@ use super::fleet::{Key, Object, Snapshot};
 use super::queue::Next;
 use super::reach::probes;
 use super::register::{Outcome, Pass};
-use super::session::{Inputs, PAUSED, RECONCILE_AT, ROTATE_KEYS, Session, spread};
+use super::session::{Inputs, PAUSED, RECONCILE_AT, ROTATE_KEYS, Session, annotation, spread};
 use super::status::Findings;
 use super::teller::Teller;
 use super::validate::{Checked, Refused, account, credentials, owned, validate};
@@ -249,7 +248,7 @@ impl Work<'_> {
     }
 
     fn annotation(&self, name: &str) -> Option<String> {
-        self.subscription.annotations().get(name).cloned()
+        annotation(self.subscription, name)
     }
 
     /// After a start: whether a former pass has left nothing to do. Then the first look falls

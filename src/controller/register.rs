@@ -17,7 +17,7 @@ use super::owned::Content;
 use super::reach::{Looked, probes};
 use super::receivers::Heard;
 use super::rotate::Rotated;
-use super::session::{Line, RECONCILE_AT, Session};
+use super::session::{Line, RECONCILE_AT, Session, annotation};
 use super::status::Findings;
 use super::teller::Teller;
 use super::tend::{Task, Tended};
@@ -30,7 +30,6 @@ use crate::registration::conflict::{Rival, Verdict};
 use crate::registration::probe::new_key;
 use crate::registration::{DeletionPolicy, DesiredRules, Mode, Report};
 use crate::secrets::{Credentials, Secret};
-use kube::ResourceExt as _;
 
 /// How often a pass that waits for receivers looks how they are.
 const LOOK: Duration = Duration::from_secs(1);
@@ -298,7 +297,7 @@ impl Pass<'_> {
     }
 
     pub(super) fn annotation(&self, name: &str) -> Option<String> {
-        self.subscription.annotations().get(name).cloned()
+        annotation(self.subscription, name)
     }
 
     /// A new value of `reconcile-at` is the word that a new account is meant.

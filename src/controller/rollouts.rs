@@ -1,5 +1,5 @@
 //! Which subscriptions have their pods replaced now: a few at a time, so that a new image that does
-//! not work stops at the first ones.
+//! not work reaches the others slowly, and somebody sees it before it has reached all.
 //!
 //! Owns: the slots, and who waits for one. Never here: a first start, which replaces nothing; a slot
 //! that is held for ever: a rollout that comes to no end gives it up after a while.

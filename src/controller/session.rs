@@ -30,12 +30,21 @@ use crate::registration::conflict::Account;
 use crate::registration::{Executor, Gate};
 use crate::secrets::Credentials;
 
+/// The longest value that `status.acknowledged` takes, in characters.
+const ACKNOWLEDGED: usize = 1024;
+
 /// The annotations that people and GitOps set.
 pub const PAUSED: &str = "bellhop.dev/paused";
 /// Any new value is one pass.
 pub const RECONCILE_AT: &str = "bellhop.dev/reconcile-at";
 /// Any new value is one rotation.
 pub const ROTATE_KEYS: &str = "bellhop.dev/rotate-keys";
+
+/// What an annotation says, as far as a status can repeat it.
+pub fn annotation(subscription: &WebhookSubscription, name: &str) -> Option<String> {
+    let said = subscription.annotations().get(name)?;
+    Some(said.chars().take(ACKNOWLEDGED).collect())
+}
 
 /// What a pass rests on: while none of it has changed and no look is due, there is nothing to do.
 /// Finalizers are not in it: the watch shows our own one late, and every look puts it back.
@@ -235,6 +244,16 @@ mod tests {
 
     use super::super::sample::subscription;
     use super::*;
+
+    #[test]
+    fn an_annotation_is_no_longer_than_a_status_takes() {
+        let object = subscription(|object| {
+            object["metadata"]["annotations"] = json!({ RECONCILE_AT: "é".repeat(5_000) });
+        });
+        let said = annotation(&object, RECONCILE_AT).expect("said");
+        assert_eq!(said.chars().count(), 1024);
+        assert_eq!(annotation(&object, ROTATE_KEYS), None);
+    }
 
     #[test]
     fn first_looks_are_spread_evenly_over_the_interval() {

@@ -116,15 +116,22 @@ pub async fn subscriptions(context: Arc<Context>, namespace: Option<String>) {
 pub async fn secrets(context: Arc<Context>, namespace: Option<String>) {
     let api: Api<PartialObjectMeta<KubeSecret>> = api(&context.client, namespace.as_deref());
     let mut events = stream(api, Config::default());
+    let mut listed = HashSet::new();
     let fleet = &context.fleet;
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
+            Ok(Event::Apply(secret)) => context.ask_all(fleet.secret(&secret, false)),
+            Ok(Event::Delete(secret)) => context.ask_all(fleet.secret(&secret, true)),
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(secret)) => {
+                listed.insert(key(&secret));
                 context.ask_all(fleet.secret(&secret, false));
             }
-            Ok(Event::Delete(secret)) => context.ask_all(fleet.secret(&secret, true)),
-            Ok(Event::Init) => {}
-            Ok(Event::InitDone) => context.waiting.done(SECRETS, namespace.as_deref()),
+            Ok(Event::InitDone) => {
+                context.ask_all(fleet.only_secrets(namespace.as_deref(), &listed));
+                listed = HashSet::new();
+                context.waiting.done(SECRETS, namespace.as_deref());
+            }
             Err(error) => {
                 broke(&context, "Secret", &error);
                 note_forbidden(&context, SECRETS, namespace.as_deref(), &error);

@@ -188,29 +188,32 @@ fn seccomp() -> SeccompProfile {
 /// What the spec says; for what it leaves out, room for the load of docs/performance.md.
 fn resources(plan: &Blueprint<'_>) -> ResourceRequirements {
     let given = &plan.subscription.spec.receiver.resources;
-    let or_usual = |given: &BTreeMap<String, Value>, usual: &[(&str, &str)]| {
-        if given.is_empty() {
-            return usual
-                .iter()
-                .map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned())))
-                .collect();
-        }
-        let given = given.iter();
-        given
-            .map(|(name, amount)| {
-                let amount = amount
-                    .as_str()
-                    .map_or_else(|| amount.to_string(), str::to_owned);
-                (name.clone(), Quantity(amount))
-            })
+    let usual = |all: &[(&str, &str)]| -> BTreeMap<String, Quantity> {
+        let all = all.iter();
+        all.map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned())))
             .collect()
     };
+    if given.requests.is_empty() && given.limits.is_empty() {
+        return ResourceRequirements {
+            requests: Some(usual(&[("cpu", "50m"), ("memory", "64Mi")])),
+            limits: Some(usual(&[("memory", "256Mi")])),
+            ..ResourceRequirements::default()
+        };
+    }
+    // One of ours beside one of the user's could contradict it, and no pod would be made.
+    let as_given = |given: &BTreeMap<String, Value>| {
+        let amount = |amount: &Value| {
+            let text = amount.as_str().map(str::to_owned);
+            Quantity(text.unwrap_or_else(|| amount.to_string()))
+        };
+        let all = given
+            .iter()
+            .map(|(name, value)| (name.clone(), amount(value)));
+        (!given.is_empty()).then(|| all.collect())
+    };
     ResourceRequirements {
-        requests: Some(or_usual(
-            &given.requests,
-            &[("cpu", "50m"), ("memory", "64Mi")],
-        )),
-        limits: Some(or_usual(&given.limits, &[("memory", "256Mi")])),
+        requests: as_given(&given.requests),
+        limits: as_given(&given.limits),
         ..ResourceRequirements::default()
     }
 }

@@ -199,6 +199,25 @@ fn the_end_has_time_for_all_that_it_does() {
     );
 }
 
+/// A usual limit beside a larger request of the user's would have no pod made at all.
+#[test]
+fn usual_resources_do_not_contradict_given_ones() {
+    let resources = |given: Value| {
+        let all = build(spec(json!({ "receiver": { "resources": given } })));
+        pod(&all)["spec"]["containers"][0]["resources"].clone()
+    };
+    assert_eq!(
+        resources(json!({})),
+        json!({ "requests": { "cpu": "50m", "memory": "64Mi" }, "limits": { "memory": "256Mi" } })
+    );
+    for given in [
+        json!({ "requests": { "memory": "512Mi" } }),
+        json!({ "limits": { "memory": "32Mi" } }),
+    ] {
+        assert_eq!(resources(given.clone()), given);
+    }
+}
+
 #[test]
 fn all_of_the_receivers_spec_reaches_the_pod() {
     let given = json!({ "receiver": {
