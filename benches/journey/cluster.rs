@@ -93,6 +93,7 @@ impl Shops {
             "metadata": { "name": name },
             "spec": {
                 "environment": "sandbox",
+                // Of the documentation range: no resolver of the machine is measured.
                 "url": format!("https://192.0.2.1/{name}"),
                 "credentialsSecretRef": { "name": name },
                 // None falls into a measurement of what an idle operator does.

@@ -22,6 +22,8 @@ const USER: &str = "bench-operator";
 const BUDGET: f64 = 50.0;
 const CHANNEL_BUDGET: f64 = 5.0;
 const PATIENCE: Duration = Duration::from_mins(10);
+/// Seconds after a start in which what was not reachable has been probed once.
+const PROBED: u64 = 35;
 
 /// What all measurements use.
 struct Bench<'a> {
@@ -80,7 +82,9 @@ fn about(count: usize, many: usize) -> String {
     format!(
         "`bellhop operator` for the whole cluster against kube-apiserver {} and etcd (without fsync) \
          and the instant provider, on whichever core is free. Subscriptions are as by default (all \
-         seven types, a Secret and an API key each) but for `driftCheckInterval: 24h`. A part of the \
+         seven types, a Secret and an API key each) but for `driftCheckInterval: 24h`; their public \
+         URL is refused without a lookup, and probed again every five minutes. Idle is {PROBED} s after \
+         the start, which probes what was not reachable once. A part of the \
          first {} is registered by the operator, its limits to the provider out of the way; the rest, \
          and {} for the start, are copies of these. Reads, writes and CPU are what the API server's audit log, the \
          provider and the kernel say. The limits of requests to the provider are {BUDGET}/s over all \
@@ -149,7 +153,7 @@ impl Bench<'_> {
         let operator = self.operator(true)?;
         let ready = operator.until_ready(count).map_err(text)?;
         operator.until_quiet().map_err(text)?;
-        thread::sleep(Duration::from_secs(2));
+        thread::sleep(Duration::from_secs(self.run.choose(PROBED, 2)));
         let seconds = self.run.choose(60, 10);
         let name = format!("{} subscriptions", number(count as f64));
         self.add(
@@ -393,6 +397,7 @@ impl Bench<'_> {
             asked as f64,
             Some(Target::AtMost((3.0 * due + 7.0).ceil())),
         );
+        thread::sleep(Duration::from_secs(self.run.choose(PROBED, 2)));
         let memory = self.watch(&operator, &name, self.run.choose(30, 10))?;
         self.add(
             format!("{name}: RSS"),

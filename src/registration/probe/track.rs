@@ -20,6 +20,9 @@ const LATE: Duration = Duration::from_mins(5);
 /// cluster's DNS all at once.
 const AFTER_START: Duration = Duration::from_secs(30);
 
+/// So many failures in a row come to the longest delay. What was not reachable before a start has them.
+const LASTING: u32 = 6;
+
 /// As often in a row must something else be found than is believed: one may be a packet, two are a
 /// hop. What changes from probe to probe, such as how a lookup fails, is said as it was at first.
 const BELIEVED: u32 = 2;
@@ -53,9 +56,12 @@ impl Track {
                 .any(|(kind, _)| kind == crate::api::ConditionType::Reachable)
                 && *reason != Reason::ProbeOff
         });
+        let shown = probed.unwrap_or(Reason::ProbePending);
+        let failing = !matches!(shown, Reason::ProbePending | Reason::Reachable);
         Self {
-            shown: probed.unwrap_or(Reason::ProbePending),
-            ..Self::default()
+            shown,
+            failures: if failing { LASTING } else { 0 },
+            other: None,
         }
     }
 
@@ -192,6 +198,10 @@ mod tests {
             .collect();
         assert!(*first.iter().min().unwrap() < 3 && *first.iter().max().unwrap() > 25);
         assert!(first.iter().all(|seconds| *seconds <= 30));
+        // A start is no reason to ask as often as after the first failure.
+        let mut broken = Track::resumed(Some(PathNotRouted));
+        broken.record(PathNotRouted);
+        assert!(broken.next(&mut random) >= Duration::from_mins(4));
         assert!(Track::default().first(&mut random) <= Duration::from_secs(1));
     }
 }
