@@ -158,7 +158,7 @@ impl Context {
     fn leave_objects(&self, key: &Key, session: &mut Session) {
         session.tended = false;
         if let Some(tender) = &self.tender {
-            tender.rollouts.leave(key);
+            tender.rollouts.forget(key);
         }
     }
 

@@ -35,14 +35,11 @@ use crate::receiver::server::{ServerOptions, TlsFiles, serve};
 use crate::registration::Handle;
 use crate::settings::Settings;
 use crate::shutdown::Supervisor;
-use crate::state::embedded::{Engine, Options};
+use crate::state::embedded::{Engine, FACT_ENVIRONMENT, Options};
 use crate::state::{State, StateError};
 
 /// Key changes that may wait to be handled: one per type is enough, a few more do no harm.
 const KEY_CHANGES: usize = 16;
-
-/// The fact in the store that tells which environment it was filled from.
-const FACT_ENVIRONMENT: &str = "environment";
 
 /// The ports of a process, bound before anything is started, so that a taken port is the first
 /// thing a person hears of.
@@ -155,7 +152,8 @@ impl DataPlane {
             &metrics,
         )?;
         let state = open(&parts.store, &settings, &clock, &metrics)?;
-        same_environment(&state, &parts.store, &settings.subscription.environment).await?;
+        let noted = note_environment(&state, &settings.subscription.environment).await;
+        noted.map_err(|error| StartError::Store(error.to_string()))?;
         let sinks = settings.sinks.iter().map(|sink| sink.name.clone());
         let kept = state.keep_sinks(sinks.collect()).await;
         kept.map_err(|error| StartError::Store(error.to_string()))?;
@@ -421,26 +419,13 @@ fn open(
     .map_err(|error| StartError::Store(error.to_string()))
 }
 
-/// A store that was filled from another environment, as a volume that outlived its subscription: by
-/// what this one lists, all that is in it would look removed.
-async fn same_environment(state: &Engine, folder: &Path, now: &str) -> Result<(), StartError> {
-    let trouble = |error: StateError| StartError::Store(error.to_string());
-    let noted = state.fact(FACT_ENVIRONMENT).await.map_err(trouble)?;
-    match noted {
-        None => {
-            let note = Some(now.as_bytes().to_vec());
-            state
-                .put_fact(FACT_ENVIRONMENT, note)
-                .await
-                .map_err(trouble)
-        }
-        Some(before) if before == now.as_bytes() => Ok(()),
-        Some(before) => Err(StartError::Store(format!(
-            "{} was filled from the provider's {} environment, and this subscription is for {now}: give one of them another name or data folder, or remove this store (in a cluster the PersistentVolumeClaim NAME-data) to begin with an empty one",
-            folder.display(),
-            String::from_utf8_lossy(&before),
-        ))),
+/// From now on the store is this environment's. One of the other was not opened.
+async fn note_environment(state: &Engine, now: &str) -> Result<(), StateError> {
+    if state.fact(FACT_ENVIRONMENT).await?.is_none() {
+        let note = Some(now.as_bytes().to_vec());
+        state.put_fact(FACT_ENVIRONMENT, note).await?;
     }
+    Ok(())
 }
 
 /// A changed key is believed only from a rule of ours.

@@ -5,7 +5,8 @@
 //! says, or when there never was a rule.
 //!
 //! Never here: a creation, which a namespace that is going would refuse; a finalizer taken off
-//! while a rule of ours may be live and nobody has said that it may stay.
+//! while a rule of ours may be live and nobody has said that it may stay (`mode: Observe` says so:
+//! nothing is written at the provider).
 
 use std::sync::Arc;
 use std::time::Duration;

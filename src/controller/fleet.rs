@@ -189,6 +189,9 @@ impl Fleet {
             unfinished: false,
             vault: None,
         });
+        if names_another_secret(&entry.object, &object) {
+            (entry.credentials_read, entry.credentials_seen) = (None, None);
+        }
         entry.object = object.clone();
         if let Some((account, unfinished)) = early {
             entry.unfinished = unfinished;
@@ -316,6 +319,16 @@ impl Fleet {
         let undecodable =
             undecodable.filter(|entry| matches!(entry.object, Object::Undecodable(..)));
         self.metrics.known(inner.entries.len(), undecodable.count());
+    }
+}
+
+/// What was seen of the Secret that was named before says nothing of the one that is named now.
+fn names_another_secret(before: &Object, now: &Object) -> bool {
+    match (before, now) {
+        (Object::Known(before), Object::Known(now)) => {
+            before.spec.credentials_secret_ref != now.spec.credentials_secret_ref
+        }
+        _ => false,
     }
 }
 

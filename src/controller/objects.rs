@@ -14,6 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use kube::api::{
     DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, Preconditions, ValidationDirective,
 };
+use kube::core::Status;
 use kube::{Api, Client};
 
 use super::build::{Built, INTENT_HASH, Kind, TEMPLATE_HASH, digest};
@@ -249,7 +250,7 @@ impl Objects {
             .await;
         match answer {
             Ok(object) => Ok(object.metadata),
-            Err(kube::Error::Api(status)) if is_refusal(status.code) => {
+            Err(kube::Error::Api(status)) if is_refusal(&status) => {
                 let message = match one.kind {
                     // What it says of a Secret may be of its content.
                     Kind::Secret => status.reason.clone(),
@@ -355,9 +356,15 @@ impl From<kube::Error> for Trouble {
 }
 
 /// What concerns this object alone, so that the others are written all the same. 409 is a quota, or
-/// an owner that is just going; 500 an admission webhook that does not answer.
-const fn is_refusal(code: u16) -> bool {
-    matches!(code, 400 | 403 | 404 | 409 | 422 | 500)
+/// an owner that is just going. 500 mostly is trouble of the API server's own, which passes, but also
+/// an admission webhook that does not answer and a field that a kind does not have.
+fn is_refusal(status: &Status) -> bool {
+    let of_this = ["failed calling webhook", "typed patch object"];
+    match status.code {
+        400 | 403 | 404 | 409 | 422 => true,
+        500 => of_this.iter().any(|part| status.message.contains(part)),
+        _ => false,
+    }
 }
 
 /// An object of this name that was there before us.

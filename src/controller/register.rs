@@ -233,6 +233,10 @@ impl Pass<'_> {
     /// The objects of its receivers; `None`: it has none.
     async fn tend(&self, gate: Option<&KeyGate>) -> Result<Option<Tended>, kube::Error> {
         let (Some(tender), Some(gate)) = (self.context.tender(self.subscription), gate) else {
+            // An observer, whose objects stay as they are.
+            if let Some(tender) = &self.context.tender {
+                tender.rollouts.forget(self.key);
+            }
             return Ok(None);
         };
         // Written above.

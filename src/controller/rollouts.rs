@@ -18,9 +18,16 @@ const PATIENCE: Duration = Duration::from_mins(10);
 /// that goes.
 const SETTLING: Duration = Duration::from_secs(5);
 
+/// A rollout that goes on.
+struct Running {
+    begun: Ticks,
+    /// The digest of the template that it leads to.
+    to: String,
+}
+
 #[derive(Default)]
 struct Inner {
-    running: BTreeMap<Key, Ticks>,
+    running: BTreeMap<Key, Running>,
     waiting: BTreeSet<Key>,
 }
 
@@ -45,8 +52,9 @@ impl Rollouts {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a subscription's pods may be replaced now; if not, it waits for a slot.
-    pub fn begin(&self, key: &Key) -> bool {
+    /// Whether a subscription's pods may be replaced by those of this template now; if not, it waits
+    /// for a slot.
+    pub fn begin(&self, key: &Key, to: &str) -> bool {
         let now = self.clock.ticks();
         let mut inner = self.lock();
         if !inner.running.contains_key(key) && inner.running.len() >= self.limit {
@@ -54,8 +62,16 @@ impl Rollouts {
             return false;
         }
         inner.waiting.remove(key);
-        // One that is begun again and again, since it is refused, does not get more time by that.
-        inner.running.entry(key.clone()).or_insert(now);
+        match inner.running.get(key) {
+            // One that is begun again and again, since it is refused, gets no more time by that.
+            Some(running) if running.to == to => {}
+            _ => {
+                let to = to.to_owned();
+                inner
+                    .running
+                    .insert(key.clone(), Running { begun: now, to });
+            }
+        }
         true
     }
 
@@ -65,12 +81,12 @@ impl Rollouts {
         inner.running.len() < self.limit && inner.waiting.contains(key)
     }
 
-    /// It is kept off for now, and does not wait. What it had begun keeps its slot.
+    /// It does not wait any more: there is nothing to replace. What it had begun keeps its slot.
     pub fn leave(&self, key: &Key) {
         self.lock().waiting.remove(key);
     }
 
-    /// It is gone.
+    /// It is gone, or kept off for now.
     pub fn forget(&self, key: &Key) {
         let mut inner = self.lock();
         inner.running.remove(key);
@@ -82,8 +98,8 @@ impl Rollouts {
     pub fn free(&self, settled: impl Fn(&Key) -> bool, given_up: impl Fn(&Key)) -> Vec<Key> {
         let now = self.clock.ticks();
         let mut inner = self.lock();
-        inner.running.retain(|key, begun| {
-            let age = now.since(*begun);
+        inner.running.retain(|key, running| {
+            let age = now.since(running.begun);
             let goes_on = age < SETTLING || !settled(key);
             if goes_on && age >= PATIENCE {
                 given_up(key);
@@ -118,9 +134,9 @@ mod tests {
     async fn a_few_at_a_time_and_none_for_ever() {
         let clock = ByHand::new();
         let rollouts = Rollouts::new(2, clock.clone());
-        assert!(rollouts.begin(&key("a")) && rollouts.begin(&key("b")));
-        assert!(!rollouts.begin(&key("c")));
-        assert!(rollouts.begin(&key("a")), "the one it has");
+        assert!(rollouts.begin(&key("a"), "new") && rollouts.begin(&key("b"), "new"));
+        assert!(!rollouts.begin(&key("c"), "new"));
+        assert!(rollouts.begin(&key("a"), "new"), "the one it has");
         assert!(!rollouts.may_begin(&key("c")), "both slots are taken");
         let step = Duration::from_secs(1);
         let given_up = Mutex::new(Vec::new());
@@ -136,13 +152,13 @@ mod tests {
         assert_eq!(free(&|one| *one == key("b")), [key("c")]);
         assert!(given_up.lock().expect("no panic").is_empty());
         assert!(rollouts.may_begin(&key("c")) && !rollouts.may_begin(&key("b")));
-        assert!(rollouts.begin(&key("c")));
+        assert!(rollouts.begin(&key("c"), "new"));
         assert_eq!(rollouts.counts(), (2, 0));
-        assert!(!rollouts.begin(&key("d")) && !rollouts.begin(&key("e")));
+        assert!(!rollouts.begin(&key("d"), "new") && !rollouts.begin(&key("e"), "new"));
         rollouts.leave(&key("e"));
         assert_eq!(rollouts.counts(), (2, 1));
         clock.advance(Duration::from_mins(9), step).await;
-        assert!(rollouts.begin(&key("a")), "still the one it has");
+        assert!(rollouts.begin(&key("a"), "new"), "still the one it has");
         clock.advance(Duration::from_mins(1), step).await;
         assert_eq!(free(&|_| false), [key("d")]);
         assert_eq!(*given_up.lock().expect("no panic"), [key("a"), key("c")]);

@@ -102,7 +102,10 @@ impl Task<'_> {
         let tender = self.tender;
         let (template, now) = (template_hash(&built), tender.objects.template(self.key));
         let replaces = now.is_some_and(|now| now != template);
-        let waits = replaces && !tender.rollouts.begin(self.key);
+        if !replaces {
+            tender.rollouts.leave(self.key);
+        }
+        let waits = replaces && !tender.rollouts.begin(self.key, &template);
         // The set that is there is still wanted, as it is.
         let now = |one: &&Built| !(waits && one.kind == Kind::StatefulSet);
         let written: Vec<Built> = built.iter().filter(now).cloned().collect();

@@ -69,7 +69,8 @@ pub struct Receiver {
     /// How many there are; embedded state has exactly one.
     #[schemars(extend("x-kubernetes-validations" = cel(&[ONE_RECEIVER])))]
     pub replicas: i32,
-    /// Their resources. Left out: 50m of cpu and 64Mi of memory set aside, 256Mi of memory at most.
+    /// Their resources. Of what is named neither here nor there: 50m of cpu and 64Mi of memory set
+    /// aside, 256Mi of memory at most.
     pub resources: Resources,
     /// As in a Pod.
     #[serde(skip_serializing_if = "Map::is_empty")]

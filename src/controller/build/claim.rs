@@ -17,9 +17,15 @@ pub(super) fn name(plan: &Blueprint<'_>) -> String {
     plan.named("data")
 }
 
-/// Where Argo CD tracks by labels, what a subscription passes on makes the claim look like one of its
-/// own that is not in Git any more.
-const PRUNE: (&str, &str) = ("argocd.argoproj.io/sync-options", "Prune=false");
+/// Where Argo CD tracks by the label `app.kubernetes.io/instance` and an Application has the name of
+/// the subscription, it takes the claim for one of its own: one that is not in Git and may go.
+const ARGO_CD: [(&str, &str); 2] = [
+    (
+        "argocd.argoproj.io/sync-options",
+        "Prune=false,Delete=false",
+    ),
+    ("argocd.argoproj.io/compare-options", "IgnoreExtraneous"),
+];
 
 pub(super) fn claim(plan: &Blueprint<'_>) -> Built {
     let embedded = plan.subscription.spec.state.embedded();
@@ -47,9 +53,9 @@ pub(super) fn claim(plan: &Blueprint<'_>) -> Built {
 }
 
 fn kept(metadata: ObjectMeta) -> ObjectMeta {
-    let (name, value) = PRUNE;
+    let notes = ARGO_CD.map(|(name, value)| (name.to_owned(), value.to_owned()));
     ObjectMeta {
-        annotations: Some(BTreeMap::from([(name.to_owned(), value.to_owned())])),
+        annotations: Some(BTreeMap::from(notes)),
         ..metadata
     }
 }

@@ -188,32 +188,31 @@ fn seccomp() -> SeccompProfile {
 /// What the spec says; for what it leaves out, room for the load of docs/performance.md.
 fn resources(plan: &Blueprint<'_>) -> ResourceRequirements {
     let given = &plan.subscription.spec.receiver.resources;
+    // Beside one of the user's for the same resource, one of ours could contradict it, and no pod
+    // would be made.
     let usual = |all: &[(&str, &str)]| -> BTreeMap<String, Quantity> {
-        let all = all.iter();
-        all.map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned())))
+        let free = all.iter().filter(|(name, _)| {
+            !given.requests.contains_key(*name) && !given.limits.contains_key(*name)
+        });
+        free.map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned())))
             .collect()
     };
-    if given.requests.is_empty() && given.limits.is_empty() {
-        return ResourceRequirements {
-            requests: Some(usual(&[("cpu", "50m"), ("memory", "64Mi")])),
-            limits: Some(usual(&[("memory", "256Mi")])),
-            ..ResourceRequirements::default()
-        };
-    }
-    // One of ours beside one of the user's could contradict it, and no pod would be made.
-    let as_given = |given: &BTreeMap<String, Value>| {
-        let amount = |amount: &Value| {
+    let with = |given: &BTreeMap<String, Value>, mut all: BTreeMap<String, Quantity>| {
+        all.extend(given.iter().map(|(name, amount)| {
             let text = amount.as_str().map(str::to_owned);
-            Quantity(text.unwrap_or_else(|| amount.to_string()))
-        };
-        let all = given
-            .iter()
-            .map(|(name, value)| (name.clone(), amount(value)));
-        (!given.is_empty()).then(|| all.collect())
+            (
+                name.clone(),
+                Quantity(text.unwrap_or_else(|| amount.to_string())),
+            )
+        }));
+        (!all.is_empty()).then_some(all)
     };
     ResourceRequirements {
-        requests: as_given(&given.requests),
-        limits: as_given(&given.limits),
+        requests: with(
+            &given.requests,
+            usual(&[("cpu", "50m"), ("memory", "64Mi")]),
+        ),
+        limits: with(&given.limits, usual(&[("memory", "256Mi")])),
         ..ResourceRequirements::default()
     }
 }

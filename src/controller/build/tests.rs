@@ -210,11 +210,21 @@ fn usual_resources_do_not_contradict_given_ones() {
         resources(json!({})),
         json!({ "requests": { "cpu": "50m", "memory": "64Mi" }, "limits": { "memory": "256Mi" } })
     );
-    for given in [
-        json!({ "requests": { "memory": "512Mi" } }),
-        json!({ "limits": { "memory": "32Mi" } }),
+    for (given, wanted) in [
+        (
+            json!({ "requests": { "memory": "512Mi" } }),
+            json!({ "requests": { "cpu": "50m", "memory": "512Mi" } }),
+        ),
+        (
+            json!({ "limits": { "memory": "32Mi" } }),
+            json!({ "requests": { "cpu": "50m" }, "limits": { "memory": "32Mi" } }),
+        ),
+        (
+            json!({ "limits": { "cpu": 1 } }),
+            json!({ "requests": { "memory": "64Mi" }, "limits": { "cpu": "1", "memory": "256Mi" } }),
+        ),
     ] {
-        assert_eq!(resources(given.clone()), given);
+        assert_eq!(resources(given), wanted);
     }
 }
 

@@ -86,8 +86,9 @@ impl Fleet {
             let in_scope = namespace.is_none_or(|one| one == at.namespace);
             in_scope && !listed.contains(at)
         };
-        let went = |seen: &mut Option<Seen>| {
-            let was = seen.as_ref().is_some_and(|seen| seen.version.is_some());
+        // A Secret that was read before the watch showed it was there as well.
+        let went = |seen: &mut Option<Seen>, read: bool| {
+            let was = seen.as_ref().map_or(read, |seen| seen.version.is_some());
             if was {
                 *seen = Some(Seen { version: None });
             }
@@ -104,7 +105,10 @@ impl Fleet {
             }
             for key in names.iter().map(at) {
                 let entry = inner.entries.get_mut(&key);
-                if entry.is_some_and(|entry| went(&mut entry.credentials_seen)) {
+                if entry.is_some_and(|entry| {
+                    let read = entry.credentials_read.is_some();
+                    went(&mut entry.credentials_seen, read)
+                }) {
                     concerned.insert(key);
                 }
             }
@@ -114,21 +118,36 @@ impl Fleet {
                 namespace: key.namespace.clone(),
                 name: secret_name(&key.name),
             };
-            if gone(&owned) && went(&mut entry.owned_seen) {
+            if gone(&owned) && went(&mut entry.owned_seen, entry.vault.is_some()) {
                 concerned.insert(key.clone());
             }
         }
+        inner.early.retain(|key, _| {
+            let owned = Key {
+                namespace: key.namespace.clone(),
+                name: secret_name(&key.name),
+            };
+            !gone(&owned)
+        });
         concerned
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use kube::{Api, Client};
     use serde_json::json;
 
+    use super::super::super::by_hand::ByHand;
     use super::super::super::metrics::ControllerMetrics;
     use super::super::super::sample::subscription;
+    use super::super::super::vault::Vault;
     use super::*;
+    use crate::api::v1alpha1::WebhookSubscription;
     use crate::metrics::Metrics;
 
     fn secret(name: &str, version: &str) -> PartialObjectMeta<KubeSecret> {
@@ -139,33 +158,58 @@ mod tests {
         serde_json::from_value(object).expect("metadata")
     }
 
-    #[test]
-    fn a_secret_that_went_unseen_is_missed_when_all_are_listed() {
+    /// A pass has read the credentials at this version.
+    fn read(fleet: &Fleet, key: &Key, object: &WebhookSubscription, version: Option<&str>) {
+        let nobody = tower::service_fn(async |_: Request<Body>| {
+            Err::<Response<Body>, _>(std::io::Error::other("nobody"))
+        });
+        let vault = Vault::new(
+            Api::namespaced(Client::new(nobody, "ns"), "ns"),
+            object,
+            None,
+            ByHand::new(),
+            "me".to_owned(),
+        );
+        fleet.read(key, version.map(str::to_owned), Arc::new(vault));
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_went_unseen_is_missed_when_all_are_listed() {
         let metrics = ControllerMetrics::new(&Metrics::new());
         let fleet = Fleet::new("a-cluster".to_owned(), "me".to_owned(), metrics);
         let object = subscription(|_| {});
         let named = object.spec.credentials_secret_ref.name.clone();
-        let object = serde_json::to_value(object).expect("JSON");
-        let asked = fleet.apply(serde_json::from_value(object).expect("an object"));
+        // The Secret is there first, as it mostly is.
+        assert_eq!(fleet.secret(&secret(&named, "7"), false), BTreeSet::new());
+        let given = serde_json::to_value(&object).expect("JSON");
+        let asked = fleet.apply(serde_json::from_value(given).expect("an object"));
         let key = asked.first().expect("itself").clone();
-        assert_eq!(
-            fleet.secret(&secret(&named, "7"), false),
-            [key.clone()].into()
-        );
         let at = |name: &str| Key {
             namespace: "ns".to_owned(),
             name: name.to_owned(),
         };
+        let moved = || fleet.get(&key).expect("it").moved;
 
-        let there = HashSet::from([at(&named), at("another")]);
+        let none = HashSet::new();
+        assert_eq!(
+            fleet.only_secrets(None, &none),
+            BTreeSet::new(),
+            "not read yet"
+        );
+        read(&fleet, &key, &object, Some("7"));
+        assert!(!moved());
+        let there = HashSet::from([at(&named), at("shop-bellhop")]);
         assert_eq!(fleet.only_secrets(None, &there), BTreeSet::new());
         // A list of another namespace says nothing of it.
-        let none = HashSet::new();
         assert_eq!(
             fleet.only_secrets(Some("elsewhere"), &none),
             BTreeSet::new()
         );
-        assert_eq!(fleet.only_secrets(Some("ns"), &none), [key].into());
-        assert_eq!(fleet.only_secrets(None, &none), BTreeSet::new(), "once");
+        let owned = HashSet::from([at("shop-bellhop")]);
+        assert_eq!(fleet.only_secrets(Some("ns"), &owned), [key.clone()].into());
+        assert!(moved());
+        assert_eq!(fleet.only_secrets(None, &owned), BTreeSet::new(), "once");
+        read(&fleet, &key, &object, None);
+        assert!(!moved());
     }
 }

@@ -27,6 +27,10 @@ const LASTING: u32 = 6;
 /// hop. What changes from probe to probe, such as how a lookup fails, is said as it was at first.
 const BELIEVED: u32 = 2;
 
+/// So many findings in a row that are not what is shown, and the newest is: they may change from
+/// probe to probe, but what is shown is over.
+const OUTDATED: u32 = 4;
+
 /// What is known of one URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Track {
@@ -34,6 +38,8 @@ pub struct Track {
     failures: u32,
     /// What was found last, when it is not what is shown, and how often in a row.
     other: Option<(Reason, u32)>,
+    /// How often in a row anything else was found.
+    others: u32,
 }
 
 impl Default for Track {
@@ -42,6 +48,7 @@ impl Default for Track {
             shown: Reason::ProbePending,
             failures: 0,
             other: None,
+            others: 0,
         }
     }
 }
@@ -61,7 +68,7 @@ impl Track {
         Self {
             shown,
             failures: if failing { LASTING } else { 0 },
-            other: None,
+            ..Self::default()
         }
     }
 
@@ -79,18 +86,20 @@ impl Track {
             self.failures.saturating_add(1)
         };
         if found == self.shown {
-            self.other = None;
+            (self.other, self.others) = (None, 0);
             return;
         }
+        self.others += 1;
         let before = self.other.filter(|(other, _)| {
             // A URL that was reachable and fails twice is not, however it fails.
             *other == found || self.shown == Reason::Reachable
         });
         let times = before.map_or(1, |(_, times)| times + 1);
         // Good news is believed at once, and so is the first that is known at all.
-        if well || self.shown == Reason::ProbePending || times >= BELIEVED {
+        let at_once = well || self.shown == Reason::ProbePending;
+        if at_once || times >= BELIEVED || self.others >= OUTDATED {
             self.shown = found;
-            self.other = None;
+            (self.other, self.others) = (None, 0);
         } else {
             self.other = Some((found, times));
         }
@@ -124,7 +133,7 @@ mod tests {
 
     #[test]
     fn what_is_found_once_is_not_believed_unless_it_is_good() {
-        use Reason::{ConnectionTimedOut, PathNotRouted, ProbePending, Reachable};
+        use Reason::{ConnectionTimedOut, PathNotRouted, ProbePending, Reachable, TlsFailed};
         let mut track = Track::default();
         assert_eq!(track.shown(), ProbePending);
         for (found, shown) in [
@@ -140,6 +149,13 @@ mod tests {
             (ConnectionTimedOut, PathNotRouted),
             (ConnectionTimedOut, ConnectionTimedOut),
             (Reachable, Reachable),
+            (PathNotRouted, Reachable),
+            (PathNotRouted, PathNotRouted),
+            // What is shown is over, although nothing else lasts.
+            (ConnectionTimedOut, PathNotRouted),
+            (TlsFailed, PathNotRouted),
+            (ConnectionTimedOut, PathNotRouted),
+            (TlsFailed, TlsFailed),
         ] {
             track.record(found);
             assert_eq!(track.shown(), shown, "{found}");

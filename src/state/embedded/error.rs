@@ -40,6 +40,19 @@ pub enum OpenError {
         /// The database.
         file: PathBuf,
     },
+    /// Filled from the provider's other environment: by what this one lists, all that is in it would
+    /// look removed.
+    #[error(
+        "{file} was filled from the provider's {noted} environment, and this subscription is for {wanted}: give one of them another name or data folder, or remove this store (in a cluster the PersistentVolumeClaim NAME-data) to begin with an empty one. Nothing was changed"
+    )]
+    Environment {
+        /// The database.
+        file: PathBuf,
+        /// What it says.
+        noted: String,
+        /// What it is opened for.
+        wanted: String,
+    },
     /// Damaged.
     #[error(
         "{file} is damaged: {what}. Nothing was changed. Restore a backup of the folder, or move the folder aside and start empty: the resync reads everything from the provider again (consumers see a new epoch and list again)"

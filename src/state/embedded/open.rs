@@ -14,6 +14,7 @@ use super::engine::Engine;
 use super::error::{Fault, OpenError};
 use super::lock::Lock;
 use super::options::Options;
+use super::reader::Reader;
 use super::schema::{self, Kind};
 use super::store::Store;
 use super::verify;
@@ -22,6 +23,9 @@ use crate::clock::{Ticks, UnixMillis};
 
 const DATABASE: &str = "bellhop.db";
 const LOCK: &str = "bellhop.lock";
+
+/// The fact that tells which environment a store was filled from.
+pub const FACT_ENVIRONMENT: &str = "environment";
 
 /// The parts of an engine.
 pub(super) struct Opened {
@@ -78,6 +82,7 @@ pub(super) fn open(
         Kind::Empty if commits => return Err(emptied()),
         Kind::Bellhop(_) | Kind::Empty => {}
     }
+    check_environment(&connection, &path, &options)?;
     let store = Store::open_inner(connection, options, now, ticks).map_err(&told)?;
     // The names of new files must survive a power cut as well as what is in them.
     File::open(dir)
@@ -106,6 +111,38 @@ pub(super) fn open(
         readers,
         path,
     })
+}
+
+/// Before anything is changed: retention by another subscription's settings would delete.
+fn check_environment(
+    connection: &Connection,
+    path: &Path,
+    options: &Options,
+) -> Result<(), OpenError> {
+    let told = |fault| describe(path, fault);
+    let Some(wanted) = &options.environment else {
+        return Ok(());
+    };
+    // In an older schema nobody noted it.
+    if !matches!(
+        schema::kind(connection).map_err(told)?,
+        Kind::Bellhop(schema::VERSION)
+    ) {
+        return Ok(());
+    }
+    let noted = Reader::new(connection).fact(FACT_ENVIRONMENT);
+    let noted = noted.map_err(|error| OpenError::Sqlite {
+        file: path.to_owned(),
+        what: error.to_string(),
+    })?;
+    match noted.map(|text| String::from_utf8_lossy(&text).into_owned()) {
+        Some(noted) if noted != *wanted => Err(OpenError::Environment {
+            file: path.to_owned(),
+            noted,
+            wanted: wanted.clone(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// A killed process may have left a commit in the log that the system holds in memory only. From

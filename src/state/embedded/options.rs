@@ -27,6 +27,9 @@ pub struct Options {
     pub max_backlog: usize,
     /// After this long without a settlement an entity is handed to another worker.
     pub lease: Duration,
+    /// The provider's environment that it is filled from; a store of another one is refused. `None`:
+    /// not looked at.
+    pub environment: Option<String>,
 }
 
 impl Default for Options {
@@ -43,6 +46,7 @@ impl Default for Options {
             min_interval: Duration::from_secs(1),
             max_backlog: 200_000,
             lease: Duration::from_mins(5),
+            environment: None,
         }
     }
 }
@@ -57,6 +61,7 @@ impl Options {
             ledger_span: settings.signature.ledger_span,
             max_skew: settings.signature.max_skew,
             min_interval: settings.fetch.min_interval,
+            environment: Some(settings.subscription.environment.clone()),
             ..Self::default()
         }
     }

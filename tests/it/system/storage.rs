@@ -58,7 +58,12 @@ async fn a_store_of_the_other_environment_is_refused_and_kept() {
     let production = sandbox.replace("environment: sandbox", "environment: production");
     assert_ne!(sandbox, production);
     std::fs::write(&file, production).unwrap();
+    let store = world.data_dir().join("store");
+    let files =
+        || ["bellhop.db", "bellhop.db-wal"].map(|name| std::fs::read(store.join(name)).ok());
+    let before = files();
     start_fails(&world, &["sandbox", "production", "data folder"]);
+    assert!(files() == before, "not even what retention would take");
     // Put right, it goes on with what it has: nothing is removed, and nothing is new.
     let program = world.start("").await;
     let mut consumer = Consumer::default();
