@@ -40,14 +40,21 @@ struct Entry {
     turn: u64,
     /// Somebody asked for a probe while one was under way, which may have been too early.
     again: bool,
+    /// Somebody asked, and wants to know what the next probe finds.
+    asked: bool,
 }
 
 /// Where a subscription's next probe is.
 enum Stands {
     /// In the queue.
     Due(Ticks),
-    /// Under way, sent in this turn.
-    Sent(u64),
+    /// Under way.
+    Sent {
+        /// In this turn.
+        turn: u64,
+        /// Because somebody asked.
+        asked: bool,
+    },
 }
 
 #[derive(Default)]
@@ -106,6 +113,7 @@ impl Rounds {
                     stands: Stands::Due(due),
                     turn,
                     again: false,
+                    asked: false,
                 };
                 inner.entries.insert(uid.to_owned(), entry);
                 inner.queue.insert((due, uid.to_owned()));
@@ -118,10 +126,15 @@ impl Rounds {
         Reason::ProbePending
     }
 
-    /// Has it probed at once. What is believed of it stays until then.
+    /// Has it probed at once, and what is found is believed. What is believed now stays until then.
     pub fn again(&self, uid: &str) {
         let now = self.clock.ticks();
-        self.lock().bring_forward(uid, now);
+        let mut inner = self.lock();
+        if let Some(entry) = inner.entries.get_mut(uid) {
+            entry.asked = true;
+        }
+        inner.bring_forward(uid, now);
+        drop(inner);
         self.woken.notify_one();
     }
 
@@ -196,7 +209,8 @@ impl Rounds {
         {
             if let Some(entry) = inner.entries.get_mut(&uid) {
                 let turn = entry.turn;
-                entry.stands = Stands::Sent(turn);
+                let asked = std::mem::take(&mut entry.asked);
+                entry.stands = Stands::Sent { turn, asked };
                 entry.again = false;
                 started.push((Turn { uid, turn }, entry.subject.clone()));
             }
@@ -218,10 +232,11 @@ impl Rounds {
         let Some(entry) = inner.entries.get_mut(&ended.uid) else {
             return false;
         };
-        if !matches!(entry.stands, Stands::Sent(turn) if turn == ended.turn) {
+        let asked = match entry.stands {
+            Stands::Sent { turn, asked } if turn == ended.turn => asked,
             // Of a former life; the present one has its own place.
-            return false;
-        }
+            _ => return false,
+        };
         if entry.turn != ended.turn {
             // It asked about what was before.
             inner.set_due(&ended.uid, now);
@@ -230,10 +245,17 @@ impl Rounds {
         let before = entry.track.shown();
         let delay = match found {
             Some(found) => {
-                entry.track.record(found);
+                if asked {
+                    entry.track.believe(found);
+                } else {
+                    entry.track.record(found);
+                }
                 entry.track.next(&mut fastrand::Rng::new())
             }
-            None => BLOCKED,
+            None => {
+                entry.asked |= asked;
+                BLOCKED
+            }
         };
         let differs = entry.track.shown() != before;
         let delay = if entry.again { Duration::ZERO } else { delay };
@@ -261,7 +283,7 @@ impl Inner {
                 self.queue.remove(&(due, uid.to_owned()));
                 self.set_due(uid, now);
             }
-            Stands::Sent(_) => entry.again = true,
+            Stands::Sent { .. } => entry.again = true,
         }
     }
 }

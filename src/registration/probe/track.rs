@@ -77,6 +77,16 @@ impl Track {
         self.shown
     }
 
+    /// A probe has ended that somebody asked for: who does it again after each try must see what came
+    /// of it, and soon what comes after.
+    pub fn believe(&mut self, found: Reason) {
+        *self = Self {
+            shown: found,
+            failures: u32::from(found != Reason::Reachable),
+            ..Self::default()
+        };
+    }
+
     /// A probe has ended.
     pub fn record(&mut self, found: Reason) {
         let well = found == Reason::Reachable;
@@ -160,6 +170,20 @@ mod tests {
             track.record(found);
             assert_eq!(track.shown(), shown, "{found}");
         }
+    }
+
+    #[test]
+    fn who_asks_is_told_what_is_found() {
+        use Reason::{PathNotRouted, Reachable, TlsFailed};
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut track = Track::resumed(Some(Reachable));
+        for found in [TlsFailed, PathNotRouted] {
+            track.believe(found);
+            assert_eq!(track.shown(), found);
+            assert!(track.next(&mut random) <= SOON.mul_f64(1.2));
+        }
+        track.record(TlsFailed);
+        assert_eq!(track.shown(), PathNotRouted);
     }
 
     #[test]
