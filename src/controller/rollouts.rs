@@ -165,4 +165,31 @@ mod tests {
         rollouts.forget(&key("d"));
         assert_eq!(rollouts.counts(), (0, 0));
     }
+
+    #[tokio::test]
+    async fn another_change_has_time_of_its_own_and_nothing_to_change_waits_for_nothing() {
+        let clock = ByHand::new();
+        let rollouts = Rollouts::new(1, clock.clone());
+        let step = Duration::from_secs(10);
+        let given_up = || {
+            let found = Mutex::new(Vec::new());
+            rollouts.free(
+                |_| false,
+                |key| found.lock().expect("no panic").push(key.clone()),
+            );
+            found.into_inner().expect("no panic")
+        };
+        assert!(rollouts.begin(&key("a"), "one"));
+        clock.advance(Duration::from_mins(9), step).await;
+        assert!(rollouts.begin(&key("a"), "two"));
+        clock.advance(Duration::from_mins(9), step).await;
+        assert_eq!(given_up(), []);
+        assert!(!rollouts.begin(&key("b"), "one"));
+        // Its change was taken back.
+        rollouts.leave(&key("b"));
+        clock.advance(Duration::from_mins(1), step).await;
+        assert_eq!(given_up(), [key("a")]);
+        assert!(!rollouts.may_begin(&key("b")));
+        assert_eq!(rollouts.counts(), (0, 0));
+    }
 }
