@@ -243,19 +243,16 @@ impl Rounds {
             return false;
         }
         let before = entry.track.shown();
-        let delay = match found {
-            Some(found) => {
-                if asked {
-                    entry.track.believe(found);
-                } else {
-                    entry.track.record(found);
-                }
-                entry.track.next(&mut fastrand::Rng::new())
+        let delay = if let Some(found) = found {
+            if asked {
+                entry.track.believe(found);
+            } else {
+                entry.track.record(found);
             }
-            None => {
-                entry.asked |= asked;
-                BLOCKED
-            }
+            entry.track.next(&mut fastrand::Rng::new())
+        } else {
+            entry.asked |= asked;
+            BLOCKED
         };
         let differs = entry.track.shown() != before;
         let delay = if entry.again { Duration::ZERO } else { delay };

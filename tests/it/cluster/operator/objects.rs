@@ -95,14 +95,13 @@ fn check_spec_is_left_alone(metadata: &ObjectMeta) {
         let fields = &one.fields_v1.as_ref().unwrap().0;
         let fields = fields.as_object().unwrap();
         let names: Vec<&str> = fields.keys().map(String::as_str).collect();
-        match one.subresource.as_deref() {
-            Some("status") => assert_eq!(names, ["f:status"]),
-            _ => {
-                assert_eq!(names, ["f:metadata"]);
-                let metadata = fields["f:metadata"].as_object().unwrap();
-                let names: Vec<&String> = metadata.keys().collect();
-                assert_eq!(names, ["f:finalizers"]);
-            }
+        if one.subresource.as_deref() == Some("status") {
+            assert_eq!(names, ["f:status"]);
+        } else {
+            assert_eq!(names, ["f:metadata"]);
+            let metadata = fields["f:metadata"].as_object().unwrap();
+            let names: Vec<&String> = metadata.keys().collect();
+            assert_eq!(names, ["f:finalizers"]);
         }
         seen += 1;
     }
