@@ -27,6 +27,8 @@ const FOREIGN: [(&str, &[&str]); 8] = [
             "previous",
             "server-side",
             "watch",
+            "overwrite",
+            "wait",
         ],
     ),
     (
@@ -52,6 +54,7 @@ const FOREIGN: [(&str, &[&str]); 8] = [
             "logs",
             "no-hooks",
             "set",
+            "take-ownership",
             "values",
             "wait",
         ],
