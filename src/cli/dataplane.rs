@@ -35,8 +35,8 @@ use crate::receiver::server::{ServerOptions, TlsFiles, serve};
 use crate::registration::Handle;
 use crate::settings::Settings;
 use crate::shutdown::Supervisor;
-use crate::state::embedded::{Engine, FACT_ENVIRONMENT, Options};
-use crate::state::{State, StateError};
+use crate::state::State;
+use crate::state::embedded::{Engine, Options};
 
 /// Key changes that may wait to be handled: one per type is enough, a few more do no harm.
 const KEY_CHANGES: usize = 16;
@@ -152,8 +152,6 @@ impl DataPlane {
             &metrics,
         )?;
         let state = open(&parts.store, &settings, &clock, &metrics)?;
-        let noted = note_environment(&state, &settings.subscription.environment).await;
-        noted.map_err(|error| StartError::Store(error.to_string()))?;
         let sinks = settings.sinks.iter().map(|sink| sink.name.clone());
         let kept = state.keep_sinks(sinks.collect()).await;
         kept.map_err(|error| StartError::Store(error.to_string()))?;
@@ -417,15 +415,6 @@ fn open(
     )
     .map(Arc::new)
     .map_err(|error| StartError::Store(error.to_string()))
-}
-
-/// From now on the store is this environment's. One of the other was not opened.
-async fn note_environment(state: &Engine, now: &str) -> Result<(), StateError> {
-    if state.fact(FACT_ENVIRONMENT).await?.is_none() {
-        let note = Some(now.as_bytes().to_vec());
-        state.put_fact(FACT_ENVIRONMENT, note).await?;
-    }
-    Ok(())
 }
 
 /// A changed key is believed only from a rule of ours.

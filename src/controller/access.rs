@@ -10,7 +10,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::StreamExt as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::Client;
 use kube::client::Body;
@@ -161,16 +160,7 @@ impl Access for ByAddress {
         let url = format!("http://{host}:{ADMIN_PORT}/status");
         let request = self.http.get(url).bearer_auth(token.expose());
         let answer = request.send().await.map_err(|_| Unreachable::NoAnswer)?;
-        judge(answer.status().as_u16())?;
-        let mut body = Vec::new();
-        let mut pieces = answer.bytes_stream();
-        while let Some(piece) = pieces.next().await {
-            body.extend_from_slice(&piece.map_err(|_| Unreachable::NoAnswer)?);
-            if body.len() > MAX_ANSWER {
-                return Err(Unreachable::NotUnderstood);
-            }
-        }
-        Answer::parse(&body)
+        read(answer.into()).await
     }
 }
 
@@ -204,18 +194,29 @@ impl Access for ByProxy {
             .map_err(|_| Unreachable::NoAnswer)?;
         let asking = async {
             let answer = self.client.send(request).await;
-            let answer = answer.map_err(|_| Unreachable::NoAnswer)?;
-            judge(answer.status().as_u16())?;
-            let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-            let body = body.map_err(|error| match error.downcast_ref() {
-                Some(LengthLimitError { .. }) => Unreachable::NotUnderstood,
-                None => Unreachable::NoAnswer,
-            })?;
-            Answer::parse(&body.to_bytes())
+            read(answer.map_err(|_| Unreachable::NoAnswer)?).await
         };
         let answer = tokio::time::timeout(LIMIT, asking).await;
         answer.unwrap_or(Err(Unreachable::NoAnswer))
     }
+}
+
+/// What an answer says, if it is one, and no longer than it can be.
+async fn read<B>(answer: http::Response<B>) -> Result<Answer, Unreachable>
+where
+    B: http_body::Body,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    judge(answer.status().as_u16())?;
+    let body = Limited::new(answer.into_body(), MAX_ANSWER);
+    let body = body.collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            Unreachable::NotUnderstood
+        } else {
+            Unreachable::NoAnswer
+        }
+    })?;
+    Answer::parse(&body.to_bytes())
 }
 
 const fn judge(status: u16) -> Result<(), Unreachable> {

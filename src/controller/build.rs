@@ -102,7 +102,7 @@ pub struct Built {
 impl Built {
     fn new(kind: Kind, object: &impl Serialize) -> Self {
         let mut object = serde_json::to_value(object).expect("what Kubernetes takes is JSON");
-        let digest = intent(&object);
+        let digest = intent(kind, &object);
         object["metadata"]["annotations"][INTENT_HASH] = digest.into();
         Self {
             kind,
@@ -116,17 +116,12 @@ impl Built {
 }
 
 /// Stands for all of an object but the content of a Secret, of which nothing may be told.
-fn intent(object: &Value) -> String {
-    let mut told = object.clone();
-    if let Some(told) = told.as_object_mut() {
-        told.remove("data");
-        told.remove("stringData");
+fn intent(kind: Kind, object: &Value) -> String {
+    if kind != Kind::Secret {
+        return digest(object.to_string().as_bytes());
     }
-    let told = if object["kind"] == "Secret" {
-        &told
-    } else {
-        object
-    };
+    let mut told = object.clone();
+    told["data"].take();
     digest(told.to_string().as_bytes())
 }
 

@@ -337,9 +337,8 @@ fn not_ready(object: &Object) -> Option<&'static str> {
     let Object::Known(object) = object else {
         return Some(Reason::Invalid.as_str());
     };
-    let status = object.status.iter();
-    let mut conditions = status.flat_map(|status| &status.conditions);
-    match conditions.find(|one| one.type_ == ConditionType::Ready.as_str()) {
+    let status = object.status.as_ref();
+    match status.and_then(|status| status.condition(ConditionType::Ready)) {
         Some(ready) if ready.status == "True" => None,
         Some(ready) => Some(Reason::parse(&ready.reason).map_or("Unknown", Reason::as_str)),
         None => Some("Unknown"),

@@ -132,8 +132,7 @@ pub fn probes(mode: Mode, wanted: Reachability) -> bool {
 /// generation of the spec may be about another URL.
 pub fn found_before(subscription: &WebhookSubscription) -> Option<Reason> {
     let status = subscription.status.as_ref()?;
-    let mut all = status.conditions.iter();
-    let said = all.find(|one| one.type_ == ConditionType::Reachable.as_str())?;
+    let said = status.condition(ConditionType::Reachable)?;
     let reason = Reason::parse(&said.reason)?;
     let kind = Condition::of(reason).kind;
     let of_probe = kind == ConditionType::Reachable && reason != Reason::ProbeOff;

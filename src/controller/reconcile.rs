@@ -259,8 +259,8 @@ impl Work<'_> {
         }
         let status = self.subscription.status.as_ref()?;
         let is = |kind: ConditionType, status_is: &str| {
-            let mut conditions = status.conditions.iter();
-            conditions.any(|one| one.type_ == kind.as_str() && one.status == status_is)
+            let said = status.condition(kind);
+            said.is_some_and(|said| said.status == status_is)
         };
         let known = status.acknowledged.clone().unwrap_or_default();
         let content = owned(read);

@@ -193,6 +193,10 @@ impl Pass<'_> {
         };
         self.tell_fleet(line);
         session.tended = tended.is_some();
+        if !session.tended {
+            // An observer, whose objects stay as they are.
+            self.context.leave_objects(self.key, session);
+        }
         let again = self.finish(session, &report).await?;
         if let Some(gate) = &gate {
             if gate.gave_up() {
@@ -233,10 +237,6 @@ impl Pass<'_> {
     /// The objects of its receivers; `None`: it has none.
     async fn tend(&self, gate: Option<&KeyGate>) -> Result<Option<Tended>, kube::Error> {
         let (Some(tender), Some(gate)) = (self.context.tender(self.subscription), gate) else {
-            // An observer, whose objects stay as they are.
-            if let Some(tender) = &self.context.tender {
-                tender.rollouts.forget(self.key);
-            }
             return Ok(None);
         };
         // Written above.

@@ -76,7 +76,7 @@ impl Findings {
         };
         let kind = ConditionType::ReceiverAvailable;
         let status = subscription.status.as_ref();
-        let mut said = status.into_iter().flat_map(|status| &status.conditions);
+        let said = status.and_then(|status| status.condition(kind));
         let mut findings = Self::default()
             .with(Condition::new(
                 ConditionType::Accepted,
@@ -84,7 +84,7 @@ impl Findings {
                 Reason::SpecValid,
             ))
             .with(reachable);
-        if heard == Heard::Nothing && !said.any(|one| one.type_ == kind.as_str()) {
+        if heard == Heard::Nothing && said.is_none() {
             // Before the first one: none is ready.
             let kind = ConditionType::Delivering;
             let (none, unknown) = (Reason::ReceiverNotReady, ConditionStatus::Unknown);

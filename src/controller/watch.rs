@@ -105,8 +105,14 @@ pub async fn subscriptions(context: Arc<Context>, namespace: Option<String>) {
                 context.waiting.done(SUBSCRIPTIONS, namespace.as_deref());
             }
             Err(error) => {
-                broke(&context, "WebhookSubscription", &error);
-                note_forbidden(&context, SUBSCRIPTIONS, namespace.as_deref(), &error);
+                let list = Some(SUBSCRIPTIONS);
+                broke(
+                    &context,
+                    "WebhookSubscription",
+                    list,
+                    namespace.as_deref(),
+                    &error,
+                );
             }
         }
     }
@@ -133,8 +139,13 @@ pub async fn secrets(context: Arc<Context>, namespace: Option<String>) {
                 context.waiting.done(SECRETS, namespace.as_deref());
             }
             Err(error) => {
-                broke(&context, "Secret", &error);
-                note_forbidden(&context, SECRETS, namespace.as_deref(), &error);
+                broke(
+                    &context,
+                    "Secret",
+                    Some(SECRETS),
+                    namespace.as_deref(),
+                    &error,
+                );
             }
         }
     }
@@ -165,8 +176,7 @@ pub async fn pods(context: Arc<Context>, namespace: Option<String>) {
                 context.waiting.done(PODS, namespace.as_deref());
             }
             Err(error) => {
-                broke(&context, "Pod", &error);
-                note_forbidden(&context, PODS, namespace.as_deref(), &error);
+                broke(&context, "Pod", Some(PODS), namespace.as_deref(), &error);
             }
         }
     }
@@ -207,10 +217,8 @@ pub async fn objects(context: Arc<Context>, kind: Kind, namespace: Option<String
                 }
             }
             Err(error) => {
-                broke(&context, kind.as_str(), &error);
-                if let Some(what) = listed(kind) {
-                    note_forbidden(&context, what, namespace.as_deref(), &error);
-                }
+                let list = listed(kind);
+                broke(&context, kind.as_str(), list, namespace.as_deref(), &error);
             }
         }
     }
@@ -246,16 +254,21 @@ where
     Box::pin(watcher(api, config).default_backoff())
 }
 
-/// What is forbidden may stay so for ever: the other namespaces do not wait for it.
-fn note_forbidden(context: &Context, what: &'static str, namespace: Option<&str>, error: &Error) {
-    if let Error::InitialListFailed(kube::Error::Api(status)) = error
-        && status.code == 403
-    {
-        context.waiting.forbidden(what, namespace);
-    }
-}
-
-fn broke(context: &Context, kind: &'static str, error: &Error) {
+/// A watch of a kind broke, of which readiness waits for `list`. What is forbidden may stay so for ever:
+/// the other namespaces do not wait for it.
+fn broke(
+    context: &Context,
+    kind: &'static str,
+    list: Option<&'static str>,
+    namespace: Option<&str>,
+    error: &Error,
+) {
     context.metrics.watch_broke(kind);
     tracing::warn!(kind, %error, "a watch broke and is begun again");
+    if let Error::InitialListFailed(kube::Error::Api(status)) = error
+        && status.code == 403
+        && let Some(list) = list
+    {
+        context.waiting.forbidden(list, namespace);
+    }
 }

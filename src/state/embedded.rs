@@ -56,7 +56,6 @@ mod writer;
 
 pub use engine::Engine;
 pub use error::OpenError;
-pub use open::FACT_ENVIRONMENT;
 pub use options::Options;
 pub use reader::Reader;
 pub use store::Store;

@@ -36,7 +36,7 @@ fn under_load(
 }
 
 /// New keys for all rules; what notifications missed is found by the resync that follows.
-fn rotate(shop: &Shop<'_>, value: &str) {
+pub fn rotate(shop: &Shop<'_>, value: &str) {
     shop.patch(&json!({ "metadata": { "annotations": { "bellhop.dev/rotate-keys": value } } }));
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::kubectl::eventually;
+use crate::load::rotate;
 use crate::provider::Provider;
 use crate::shop::{NAME, Shop};
 use crate::world::World;
@@ -33,7 +34,7 @@ pub fn a_new_key_and_other_settings_need_no_restart(world: &World) {
     shop.until_equal(&provider.truth(&["rate"]), 60);
     let (pod, keys) = (identity(&shop), provider.rules());
 
-    shop.patch(&json!({ "metadata": { "annotations": { "bellhop.dev/rotate-keys": "1" } } }));
+    rotate(&shop, "1");
     let message = eventually("the rotation is told", 60, || {
         let status = shop.get(&format!("whs {NAME}"))["status"].take();
         let conditions = status["conditions"].as_array().cloned().unwrap_or_default();

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::super::NotificationType;
+use super::super::{ConditionType, NotificationType};
 
 /// What Bellhop says of a subscription.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +44,14 @@ pub struct WebhookSubscriptionStatus {
     /// The annotations that were acted on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acknowledged: Option<Acknowledged>,
+}
+
+impl WebhookSubscriptionStatus {
+    /// What it says of this.
+    pub fn condition(&self, kind: ConditionType) -> Option<&Condition> {
+        let mut all = self.conditions.iter();
+        all.find(|one| one.type_ == kind.as_str())
+    }
 }
 
 impl Default for WebhookSubscriptionStatus {

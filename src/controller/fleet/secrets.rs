@@ -94,6 +94,10 @@ impl Fleet {
             }
             was
         };
+        let owned = |of: &Key| Key {
+            namespace: of.namespace.clone(),
+            name: secret_name(&of.name),
+        };
         let mut concerned = BTreeSet::new();
         for ((namespace, secret), names) in &inner.by_secret {
             let at = |name: &String| Key {
@@ -114,21 +118,11 @@ impl Fleet {
             }
         }
         for (key, entry) in &mut inner.entries {
-            let owned = Key {
-                namespace: key.namespace.clone(),
-                name: secret_name(&key.name),
-            };
-            if gone(&owned) && went(&mut entry.owned_seen, entry.vault.is_some()) {
+            if gone(&owned(key)) && went(&mut entry.owned_seen, entry.vault.is_some()) {
                 concerned.insert(key.clone());
             }
         }
-        inner.early.retain(|key, _| {
-            let owned = Key {
-                namespace: key.namespace.clone(),
-                name: secret_name(&key.name),
-            };
-            !gone(&owned)
-        });
+        inner.early.retain(|key, _| !gone(&owned(key)));
         concerned
     }
 }

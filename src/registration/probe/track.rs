@@ -23,9 +23,10 @@ const AFTER_START: Duration = Duration::from_secs(30);
 /// So many failures in a row come to the longest delay. What was not reachable before a start has them.
 const LASTING: u32 = 6;
 
-/// As often in a row must something else be found than is believed: one may be a packet, two are a
-/// hop. What changes from probe to probe, such as how a lookup fails, is said as it was at first.
-const BELIEVED: u32 = 2;
+/// Failures in a row that make a reachable URL unreachable: one may be a packet, two are a hop. Another
+/// trouble must be found twice as well: what changes from probe to probe, such as how a lookup fails,
+/// is said as it was at first.
+const TWICE: u32 = 2;
 
 /// So many findings in a row that are not what is shown, and the newest is: they may change from
 /// probe to probe, but what is shown is over.
@@ -36,9 +37,9 @@ const OUTDATED: u32 = 4;
 pub struct Track {
     shown: Reason,
     failures: u32,
-    /// What was found last, when it is not what is shown, and how often in a row.
-    other: Option<(Reason, u32)>,
-    /// How often in a row anything else was found.
+    /// What was found last, when it is not what is shown.
+    other: Option<Reason>,
+    /// How often in a row anything but what is shown was found.
     others: u32,
 }
 
@@ -100,18 +101,16 @@ impl Track {
             return;
         }
         self.others += 1;
-        let before = self.other.filter(|(other, _)| {
-            // A URL that was reachable and fails twice is not, however it fails.
-            *other == found || self.shown == Reason::Reachable
-        });
-        let times = before.map_or(1, |(_, times)| times + 1);
+        // A URL that was reachable and fails twice is not, however it fails.
+        let twice =
+            self.other == Some(found) || (self.shown == Reason::Reachable && self.others >= TWICE);
         // Good news is believed at once, and so is the first that is known at all.
         let at_once = well || self.shown == Reason::ProbePending;
-        if at_once || times >= BELIEVED || self.others >= OUTDATED {
+        if at_once || twice || self.others >= OUTDATED {
             self.shown = found;
             (self.other, self.others) = (None, 0);
         } else {
-            self.other = Some((found, times));
+            self.other = Some(found);
         }
     }
 

@@ -20,12 +20,13 @@ use super::store::Store;
 use super::verify;
 use super::wal::{self, Log};
 use crate::clock::{Ticks, UnixMillis};
+use crate::state::StateError;
 
 const DATABASE: &str = "bellhop.db";
 const LOCK: &str = "bellhop.lock";
 
 /// The fact that tells which environment a store was filled from.
-pub const FACT_ENVIRONMENT: &str = "environment";
+const FACT_ENVIRONMENT: &str = "environment";
 
 /// The parts of an engine.
 pub(super) struct Opened {
@@ -66,7 +67,8 @@ pub(super) fn open(
     }
     let told = |fault| describe(&path, fault);
     let connection = connect(&path, OpenFlags::SQLITE_OPEN_CREATE).map_err(&told)?;
-    match schema::kind(&connection).map_err(&told)? {
+    let kind = schema::kind(&connection).map_err(&told)?;
+    match kind {
         Kind::Foreign => return Err(OpenError::Foreign { file: path }),
         Kind::Bellhop(found) if found > schema::VERSION => {
             return Err(OpenError::Newer {
@@ -82,8 +84,17 @@ pub(super) fn open(
         Kind::Empty if commits => return Err(emptied()),
         Kind::Bellhop(_) | Kind::Empty => {}
     }
-    check_environment(&connection, &path, &options)?;
-    let store = Store::open_inner(connection, options, now, ticks).map_err(&told)?;
+    // In an older schema nobody noted it.
+    let noted = match kind {
+        Kind::Bellhop(schema::VERSION) => environment(&connection, &path)?,
+        _ => None,
+    };
+    // Before anything is changed: retention by another subscription's settings would delete.
+    check_environment(noted.as_deref(), &path, &options)?;
+    let mut store = Store::open_inner(connection, options, now, ticks).map_err(&told)?;
+    if noted.is_none() {
+        note_environment(&mut store, &path, now, ticks)?;
+    }
     // The names of new files must survive a power cut as well as what is in them.
     File::open(dir)
         .and_then(|folder| folder.sync_all())
@@ -113,35 +124,42 @@ pub(super) fn open(
     })
 }
 
-/// Before anything is changed: retention by another subscription's settings would delete.
-fn check_environment(
-    connection: &Connection,
-    path: &Path,
-    options: &Options,
-) -> Result<(), OpenError> {
-    let told = |fault| describe(path, fault);
-    let Some(wanted) = &options.environment else {
-        return Ok(());
-    };
-    // In an older schema nobody noted it.
-    if !matches!(
-        schema::kind(connection).map_err(told)?,
-        Kind::Bellhop(schema::VERSION)
-    ) {
-        return Ok(());
-    }
+/// The environment that a store was filled from, if it says.
+fn environment(connection: &Connection, path: &Path) -> Result<Option<String>, OpenError> {
     let noted = Reader::new(connection).fact(FACT_ENVIRONMENT);
-    let noted = noted.map_err(|error| OpenError::Sqlite {
-        file: path.to_owned(),
-        what: error.to_string(),
-    })?;
-    match noted.map(|text| String::from_utf8_lossy(&text).into_owned()) {
-        Some(noted) if noted != *wanted => Err(OpenError::Environment {
+    let noted = noted.map_err(|error| failed(path, &error))?;
+    Ok(noted.map(|text| String::from_utf8_lossy(&text).into_owned()))
+}
+
+fn check_environment(noted: Option<&str>, path: &Path, options: &Options) -> Result<(), OpenError> {
+    match (noted, &options.environment) {
+        (Some(noted), Some(wanted)) if noted != wanted => Err(OpenError::Environment {
             file: path.to_owned(),
-            noted,
+            noted: noted.to_owned(),
             wanted: wanted.clone(),
         }),
         _ => Ok(()),
+    }
+}
+
+/// From now on the store is this environment's.
+fn note_environment(
+    store: &mut Store,
+    path: &Path,
+    now: UnixMillis,
+    ticks: Ticks,
+) -> Result<(), OpenError> {
+    let Some(environment) = store.options.environment.clone() else {
+        return Ok(());
+    };
+    let noted = store.put_fact(FACT_ENVIRONMENT, Some(environment.as_bytes()), now, ticks);
+    noted.map_err(|error| failed(path, &error))
+}
+
+fn failed(path: &Path, error: &StateError) -> OpenError {
+    OpenError::Sqlite {
+        file: path.to_owned(),
+        what: error.to_string(),
     }
 }
 

@@ -267,13 +267,8 @@ impl Bound {
         assert_eq!(answer.status(), 503);
         let told = answer.text().await.unwrap();
         for list in lists {
-            let phrase = format!("{list} in namespace kube-public (forbidden");
-            let phrase_of_metadata =
-                format!("{list} (metadata) in namespace kube-public (forbidden");
-            assert!(
-                told.contains(&phrase) || told.contains(&phrase_of_metadata),
-                "{list}: {told}"
-            );
+            let phrase = format!("the list of {list} in namespace kube-public (forbidden");
+            assert!(told.contains(&phrase), "{phrase}: {told}");
         }
     }
 
@@ -382,7 +377,7 @@ async fn nor_are_receivers_kept_waiting() {
         found.well.then_some(())
     });
     bound
-        .check_forbidden(&["subscriptions", "receiver pods", "StatefulSets"])
+        .check_forbidden(&["subscriptions", "receiver pods", "StatefulSets (metadata)"])
         .await;
     space
         .kubectl_with(["delete", "--timeout=60s", "-f", "-"], &text)

@@ -113,13 +113,12 @@ fn compiled(source: &Path, library: &Path) -> bool {
         match output {
             Ok(output) if output.status.success() => return true,
             Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
-            Err(_) => "skipped: no C compiler `cc` to build the recorder with",
+            Err(_) => "no C compiler `cc` to build the recorder with",
         }
     } else {
-        "skipped: the recorder is for Linux"
+        "the recorder is for Linux"
     };
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
-    crate::skip::tell(why);
+    crate::skip::without(why);
     false
 }
 

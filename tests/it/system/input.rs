@@ -304,7 +304,7 @@ async fn ten_thousand_idle_connections() {
         .parse()
         .unwrap_or(u64::MAX);
     if files < 11_000 {
-        super::rig::skip(&format!(
+        crate::skip::without(&format!(
             "only {files} open files are allowed here (ulimit -n)"
         ));
         return;

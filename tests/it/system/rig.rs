@@ -569,13 +569,6 @@ impl Consumer {
     }
 }
 
-/// Why a test that needs root cannot run here; fails where CI=true.
-pub fn skip(why: &str) {
-    let why = format!("skipped: {why}");
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
-    crate::skip::tell(&why);
-}
-
 /// A file's bytes, all of a folder's, by path below it.
 pub fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();

@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::rig::{
-    Consumer, Finished, Program, World, contents, eventually, manifest, provider, skip,
-};
+use super::rig::{Consumer, Finished, Program, World, contents, eventually, manifest, provider};
 
 /// A store of a finished life.
 async fn used() -> World {
@@ -191,14 +189,14 @@ impl Volume {
             Ok(output) if output.status.success() => Some(Self(path.to_owned())),
             Ok(output) => {
                 let why = String::from_utf8_lossy(&output.stderr).into_owned();
-                skip(&format!(
+                crate::skip::without(&format!(
                     "cannot mount a small file system (needs root): {}",
                     why.trim()
                 ));
                 None
             }
             Err(error) => {
-                skip(&format!("cannot run `mount`: {error}"));
+                crate::skip::without(&format!("cannot run `mount`: {error}"));
                 None
             }
         }
