@@ -20,6 +20,7 @@ mod space;
 mod supervise;
 pub mod tools;
 mod walk;
+mod wire;
 
 use std::time::{Duration, Instant};
 

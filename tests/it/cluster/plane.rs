@@ -30,7 +30,8 @@ const AUDIT: &str = r#"{
 /// A running control plane with the CRD installed.
 pub struct Plane {
     folder: PathBuf,
-    port: u16,
+    /// Of the API server, on this machine.
+    pub port: u16,
     ca: Issuer<'static, KeyPair>,
     ca_pem: String,
     kubectl: PathBuf,

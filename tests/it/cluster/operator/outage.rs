@@ -1,45 +1,11 @@
 //! The API server away, its watches expired, its throttling, and a CRD that comes late.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
-use kube::config::{Config, KubeConfigOptions, Kubeconfig};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-
+use super::super::plane;
+use super::super::wire::Wire;
 use super::rig::{Breaker, KEY, Request, Rig};
-
-/// A way to the API server that can be cut.
-struct Wire {
-    address: SocketAddr,
-    up: watch::Sender<bool>,
-}
-
-impl Wire {
-    async fn to(port: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (up, is_up) = watch::channel(true);
-        tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let mut is_up = is_up.clone();
-                tokio::spawn(async move {
-                    if !*is_up.borrow_and_update() {
-                        return;
-                    }
-                    let mut far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                        _ = is_up.changed() => {}
-                    }
-                });
-            }
-        });
-        Self { address, up }
-    }
-}
 
 /// The value of a counter, all labels together.
 fn count(operator: &super::rig::Operator, name: &str) -> f64 {
@@ -50,7 +16,7 @@ fn count(operator: &super::rig::Operator, name: &str) -> f64 {
 }
 
 /// Seconds; `BELLHOP_TEST_OUTAGE=180` makes it minutes.
-fn outage() -> Duration {
+pub(super) fn outage() -> Duration {
     let asked = std::env::var("BELLHOP_TEST_OUTAGE").ok();
     Duration::from_secs(asked.map_or(5, |seconds| seconds.parse().unwrap()))
 }
@@ -60,20 +26,15 @@ async fn an_api_server_that_was_away_is_found_again() {
     let Some(rig) = Rig::new("away").await else {
         return;
     };
-    let mut file = Kubeconfig::read_from(&rig.space.plane.admin).unwrap();
-    let cluster = file.clusters[0].cluster.as_mut().unwrap();
-    let server = cluster.server.clone().unwrap();
-    let port = server.rsplit(':').next().unwrap().parse().unwrap();
-    let wire = Wire::to(port).await;
-    cluster.server = Some(format!("https://{}", wire.address));
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-    let client = Client::try_from(config.unwrap()).unwrap();
+    let wire = Wire::to(rig.space.plane.port).await;
+    let kubeconfig = wire.kubeconfig(&rig.space.plane.admin);
+    let client = plane::client(&kubeconfig).await;
     let operator = rig.operator_through(client, Arc::default(), "me");
     rig.create_keys("redeam-keys", KEY).await;
     rig.create("shop", |_| {}).await;
     rig.until("shop", "Ready", "True Ok").await;
 
-    wire.up.send_replace(false);
+    wire.cut();
     rig.delete("shop").await;
     rig.create("next", |object| {
         object["spec"]["notifications"] = serde_json::json!([{ "type": "Supplier" }]);
@@ -85,7 +46,7 @@ async fn an_api_server_that_was_away_is_found_again() {
         None,
         "nobody can know of it"
     );
-    wire.up.send_replace(true);
+    wire.mend();
     rig.until_gone("shop").await;
     rig.until("next", "Ready", "True Ok").await;
     assert!(count(&operator, "bellhop_operator_watch_errors_total") >= 2.0);

@@ -13,6 +13,8 @@ use super::super::eventually;
 use super::super::plane::Call;
 use super::super::process::{bellhop, start};
 use super::super::supervise::Supervised;
+use super::super::wire::Wire;
+use super::outage::outage;
 use super::rig::{KEY, Rig};
 
 /// A replica of the operator, which never outlives this process. Shows its log when the test fails.
@@ -188,6 +190,47 @@ async fn a_leader_that_wakes_up_late_writes_nothing() {
     rig.check_registered("shop").await;
     assert!(holder(&rig).await.is_some_and(|one| one.starts_with("new")));
     drop(new);
+}
+
+/// An API server that is away for longer than the lease lasts.
+#[tokio::test]
+async fn an_outage_ends_the_leader_and_the_next_one_waits_for_its_end() {
+    let Some(rig) = Rig::new("outage").await else {
+        return;
+    };
+    rig.create_keys("redeam-keys", KEY).await;
+    let (namespace, registry) = (&rig.space.name, rig.simulator.registry_url());
+    let direct = rig.space.plane.kubeconfig(namespace, "system:masters");
+    let wire = Wire::to(rig.space.plane.port).await;
+    let kubeconfig = wire.kubeconfig(&direct);
+    let mut first = Replica::of(&kubeconfig, namespace, &registry, "first");
+    until_led_by(&rig, "first").await;
+    rig.create("shop", |_| {}).await;
+    rig.until("shop", "Ready", "True Ok").await;
+
+    wire.cut();
+    rig.delete("shop").await;
+    rig.create("next", |object| {
+        object["spec"]["notifications"] = json!([{ "type": "Supplier" }]);
+    })
+    .await;
+    assert_eq!(first.ended().await, Some(1));
+    // As the Deployment does.
+    let mut second = Replica::of(&kubeconfig, namespace, &registry, "second");
+    tokio::time::sleep(outage()).await;
+    assert!(second.0.status().is_none(), "it does not give up");
+    assert_eq!(
+        rig.condition("next", "Ready").await,
+        None,
+        "nobody can know of it"
+    );
+
+    wire.mend();
+    let found = until_led_by(&rig, "second").await;
+    println!("leads after the outage: {found:?}");
+    rig.until_gone("shop").await;
+    rig.until("next", "Ready", "True Ok").await;
+    drop(second);
 }
 
 /// Runs only as a child of the test below.
