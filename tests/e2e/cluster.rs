@@ -40,6 +40,14 @@ pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+fn script(name: &str) -> Command {
+    Command::new(project("tests/cluster").join(name))
+}
+
+fn runs_already() -> bool {
+    run(script("enter").arg("true"), "").well
+}
+
 impl Cluster {
     /// The cluster for this run.
     ///
@@ -50,6 +58,13 @@ impl Cluster {
             Ok(context) => Self::of_user(&context),
             Err(_) => Self::of_project(),
         }
+    }
+
+    /// Whether a run would start one here, and end it.
+    pub fn is_to_be_started() -> bool {
+        std::env::var_os("E2E_CONTEXT").is_none()
+            && run(&mut script("check"), "").well
+            && !runs_already()
     }
 
     fn of_user(context: &str) -> Result<Self, String> {
@@ -99,7 +114,6 @@ impl Cluster {
     }
 
     fn of_project() -> Result<Self, String> {
-        let script = |name: &str| Command::new(project("tests/cluster").join(name));
         let check = run(&mut script("check"), "");
         if !check.well {
             return Err(format!("{}{}", check.out.trim(), check.err.trim()));
@@ -111,8 +125,7 @@ impl Cluster {
         if !image.is_file() {
             return Err(format!("no {}; run `make image`", image.display()));
         }
-        let runs = run(script("enter").arg("true"), "").well;
-        let guard = (!runs).then(|| {
+        let guard = (!runs_already()).then(|| {
             let mut guard = Command::new("sh");
             guard.args(["-c", "cat >/dev/null; exec \"$0\""]);
             guard.arg(project("tests/cluster/down"));

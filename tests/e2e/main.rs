@@ -16,6 +16,7 @@
 mod chart;
 mod cluster;
 mod deletion;
+mod ending;
 mod exposure;
 mod first;
 mod kubectl;
@@ -36,6 +37,9 @@ use world::World;
 
 /// A scenario: a name, and what it does. It fails by a panic.
 type Scenario = (&'static str, fn(&World));
+
+/// The one that comes before there is a cluster.
+const ENDING: &str = "ending::a_killed_run_leaves_nothing";
 
 const SCENARIOS: [Scenario; 13] = [
     (
@@ -87,6 +91,9 @@ const SCENARIOS: [Scenario; 13] = [
 ];
 
 fn main() -> ExitCode {
+    if std::env::var_os(ending::HOLD).is_some() {
+        return ending::hold();
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let filters: Vec<&String> = arguments
         .iter()
@@ -94,13 +101,21 @@ fn main() -> ExitCode {
         .collect();
     let chosen =
         |name: &str| filters.is_empty() || filters.iter().any(|part| name.contains(part.as_str()));
+    let ending = chosen(ENDING);
     let chosen: Vec<&Scenario> = SCENARIOS.iter().filter(|(name, _)| chosen(name)).collect();
-    if chosen.is_empty() || arguments.iter().any(|one| one == "--list") {
+    if !ending && chosen.is_empty() || arguments.iter().any(|one| one == "--list") {
         return ExitCode::SUCCESS;
     }
     if std::env::var("E2E").as_deref() != Ok("yes") {
         println!("skipped: the tests on a cluster with real pods; run `make e2e`");
         return ExitCode::SUCCESS;
+    }
+    let mut tally = Tally::new();
+    if ending && Cluster::is_to_be_started() {
+        tally.attempt(ENDING, ending::a_killed_run_leaves_nothing);
+    }
+    if chosen.is_empty() {
+        return tally.told();
     }
     let cluster = match Cluster::start() {
         Ok(cluster) => cluster,
@@ -114,37 +129,60 @@ fn main() -> ExitCode {
             };
         }
     };
-    run(cluster, &chosen)
-}
-
-fn run(cluster: Cluster, chosen: &[&Scenario]) -> ExitCode {
-    let begun = Instant::now();
     let mut world = World::new(cluster);
-    let mut failed = Vec::new();
-    for (name, scenario) in chosen {
-        println!("scenario {name} ...");
-        let at = Instant::now();
-        // A panic of the scenario ends its thread alone.
-        let ended = std::thread::scope(|scope| scope.spawn(|| scenario(&world)).join());
-        let seconds = at.elapsed().as_secs_f32();
-        if ended.is_ok() {
-            println!("scenario {name} ... ok, {seconds:.1} s");
-        } else {
-            println!("scenario {name} ... FAILED, {seconds:.1} s");
-            failed.push(*name);
+    for &(name, scenario) in chosen {
+        if !tally.attempt(name, || scenario(&world)) {
             world.clean();
         }
     }
     world.cluster.end();
-    println!(
-        "e2e: {} of {} scenarios passed, {:.0} s",
-        chosen.len() - failed.len(),
-        chosen.len(),
-        begun.elapsed().as_secs_f32()
-    );
-    if failed.is_empty() {
-        return ExitCode::SUCCESS;
+    tally.told()
+}
+
+/// What became of the scenarios.
+struct Tally {
+    begun: Instant,
+    passed: usize,
+    failed: Vec<&'static str>,
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            passed: 0,
+            failed: Vec::new(),
+        }
     }
-    println!("failed: {}", failed.join(", "));
-    ExitCode::FAILURE
+
+    /// Runs one, and says whether it passed.
+    fn attempt(&mut self, name: &'static str, scenario: impl FnOnce() + Send) -> bool {
+        println!("scenario {name} ...");
+        let at = Instant::now();
+        // A panic of the scenario ends its thread alone.
+        let ended = std::thread::scope(|scope| scope.spawn(scenario).join());
+        let seconds = at.elapsed().as_secs_f32();
+        if ended.is_ok() {
+            println!("scenario {name} ... ok, {seconds:.1} s");
+            self.passed += 1;
+        } else {
+            println!("scenario {name} ... FAILED, {seconds:.1} s");
+            self.failed.push(name);
+        }
+        ended.is_ok()
+    }
+
+    fn told(&self) -> ExitCode {
+        println!(
+            "e2e: {} of {} scenarios passed, {:.0} s",
+            self.passed,
+            self.passed + self.failed.len(),
+            self.begun.elapsed().as_secs_f32()
+        );
+        if self.failed.is_empty() {
+            return ExitCode::SUCCESS;
+        }
+        println!("failed: {}", self.failed.join(", "));
+        ExitCode::FAILURE
+    }
 }

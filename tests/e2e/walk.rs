@@ -86,6 +86,30 @@ fn script(steps: &[Step]) -> String {
     text
 }
 
+/// The same with an image of another name, as the README says how to give it.
+fn with_image(mut steps: Vec<Step>, image: &str) -> Vec<Step> {
+    const PROVIDER: &str = "examples/simulated-provider/provider.yaml";
+    let (repository, tag) = image.rsplit_once(':').unwrap();
+    let mut named = 0;
+    for step in &mut steps {
+        let command = &mut step.command;
+        if *command == format!("kubectl apply -f {PROVIDER}") {
+            *command =
+                format!("sed 's#localhost/bellhop:.*#{image}#' {PROVIDER} | kubectl apply -f -");
+        } else if command.starts_with("helm install bellhop charts/bellhop ") {
+            let _ = write!(
+                command,
+                " --set image.repository={repository} --set image.tag={tag}"
+            );
+        } else {
+            continue;
+        }
+        named += 1;
+    }
+    assert_eq!(named, 2, "the provider and the operator");
+    steps
+}
+
 /// Before the number of a step, in the script's output.
 const MARK: &str = "=== step ";
 
@@ -95,7 +119,10 @@ pub fn the_readme_is_what_happens(world: &World) {
     let tools = ["target/tools/bin", "target/tools/bin/kubernetes-1.35"].map(project);
     let usual = std::env::var_os("PATH").unwrap();
     let path = std::env::join_paths(tools.into_iter().chain(std::env::split_paths(&usual)));
-    let steps = steps("## Run it on Kubernetes");
+    let mut steps = steps("## Run it on Kubernetes");
+    if !world.cluster.own {
+        steps = with_image(steps, &world.cluster.image);
+    }
     assert!(steps.len() > 6, "{}", steps.len());
     let mut shell = Command::new("bash");
     shell.args(["-c", &script(&steps)]);
