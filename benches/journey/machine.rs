@@ -4,11 +4,14 @@
 //! `fdatasync`, which bounds everything that is durable. Never here: a number that was not read or
 //! measured in this run.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek as _, Write};
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -130,4 +133,51 @@ fn sync_latency(folder: &Path) -> std::io::Result<(f64, f64)> {
     fs::remove_file(path)?;
     took.sort_by(f64::total_cmp);
     Ok((took[SYNCS / 2], took[SYNCS * 99 / 100]))
+}
+
+/// A file beside the stores, a block of which is written over and synced ten times a second while
+/// something else is measured: a stall that it shows as well is the disk's.
+pub struct Witness {
+    ended: Arc<AtomicBool>,
+    thread: JoinHandle<std::io::Result<Vec<f64>>>,
+}
+
+impl Witness {
+    const PAUSE: Duration = Duration::from_millis(100);
+
+    pub fn start(folder: &Path) -> Self {
+        let path = folder.join("sync-witness");
+        let ended = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&ended);
+        let thread = thread::spawn(move || {
+            let mut file = File::create(&path)?;
+            let mut took = Vec::new();
+            while !seen.load(Ordering::Relaxed) {
+                let started = Instant::now();
+                file.rewind()?;
+                file.write_all(&[0x5a; 4096])?;
+                file.sync_data()?;
+                took.push(started.elapsed().as_secs_f64() * 1000.0);
+                thread::sleep(Self::PAUSE);
+            }
+            fs::remove_file(path)?;
+            Ok(took)
+        });
+        Self { ended, thread }
+    }
+
+    /// The p99 and the highest of what a sync took, in milliseconds.
+    pub fn end(self) -> Result<(f64, f64), String> {
+        self.ended.store(true, Ordering::Relaxed);
+        let took = self
+            .thread
+            .join()
+            .map_err(|_| "the witness of the disk died")?;
+        let mut took = took.map_err(|error| format!("cannot watch the disk: {error}"))?;
+        took.sort_by(f64::total_cmp);
+        let at =
+            |share: usize| took.get((took.len() * share / 100).min(took.len().saturating_sub(1)));
+        let of = |share| at(share).copied().unwrap_or(f64::NAN);
+        Ok((of(99), of(100)))
+    }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Run, Shot, finished};
 use crate::arguments::argument;
+use crate::machine::Witness;
 use crate::plot::{Axis, Chart, Line};
 use crate::product::{Provider, Setup};
 use crate::report::{Target, number};
@@ -48,14 +49,16 @@ pub fn run(run: &mut Run) -> Result<(), String> {
             "`bellhop run` with a 1 GiB store and a budget of 100 reads/s; first {} \
              notifications in closed loop at 64 connections, which show the highest rate and fill \
              marks, ledger and caches, then {seconds} s of open loop at half of that, {}/s, \
-             for {} entities at random. A latency counts from when its notification was due. Growth \
-             is the median RSS of the last tenth less that of the second tenth.",
+             for {} entities at random. A latency counts from when its notification was due. \
+             Meanwhile a block of another file on the same disk is written over and synced ten times \
+             a second: a stall that it shows as well is the disk's. Growth is the median RSS of the last tenth less that of the second tenth.",
             number(most as f64),
             number(half),
             number(ENTITIES as f64),
         ),
     );
     println!("  {seconds} s at {half:.0}/s");
+    let witness = Witness::start(&run.work);
     let load = shot(seconds, Some(half), None).start()?;
     let started = Instant::now();
     let (mut rss, mut anonymous) = (Vec::new(), Vec::new());
@@ -67,6 +70,7 @@ pub fn run(run: &mut Run) -> Result<(), String> {
         thread::sleep(Duration::from_secs(1));
     }
     let answered = finished(load)?;
+    let (sync_p99, sync_highest) = witness.end()?;
     product.process.terminate().map_err(text)?;
     provider.end().map_err(text)?;
     let report = &mut run.report;
@@ -94,6 +98,18 @@ pub fn run(run: &mut Run) -> Result<(), String> {
         Some(Target::AtMost(50.0)),
     );
     report.add(PART, "highest", "ms", vec![answered.quantile(1.0)], None);
+    for (measure, value) in [
+        (
+            "another file on the disk meanwhile: p99 of a sync",
+            sync_p99,
+        ),
+        (
+            "another file on the disk meanwhile: longest sync",
+            sync_highest,
+        ),
+    ] {
+        report.add(PART, measure, "ms", vec![value], None);
+    }
     let tenth = rss.len().div_ceil(10).max(1);
     let median = |samples: &[(f64, f64)]| {
         let mut values: Vec<f64> = samples.iter().map(|(_, value)| *value).collect();
