@@ -326,11 +326,17 @@ async fn an_object_that_cannot_be_read_says_so_and_stops_nobody() {
         "crd/webhooksubscriptions.bellhop.dev",
     ];
     rig.space.kubectl(established).fine();
-    apply(
-        "{ apiVersion: bellhop.dev/v1alpha1, kind: WebhookSubscription, metadata: { name: odd },
-           spec: { environment: staging, url: 'https://hooks.example.com/odd',
-                   credentialsSecretRef: { name: redeam-keys } } }",
-    );
+    let odd = json!({
+        "apiVersion": "bellhop.dev/v1alpha1",
+        "kind": "WebhookSubscription",
+        "metadata": { "name": "odd" },
+        "spec": {
+            "environment": "staging",
+            "url": "https://hooks.example.com/odd",
+            "credentialsSecretRef": { "name": "redeam-keys" }
+        }
+    });
+    apply(&odd.to_string());
     let operator = rig.operator();
     rig.create_keys("redeam-keys", KEY).await;
     rig.create("shop", |_| {}).await;
