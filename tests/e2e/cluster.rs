@@ -48,6 +48,28 @@ fn runs_already() -> bool {
     run(script("enter").arg("true"), "").well
 }
 
+/// The number of the process that holds the project's cluster.
+pub fn holder() -> std::io::Result<String> {
+    let holder = std::fs::read_to_string(project("target/cluster/holder"))?;
+    Ok(holder.split_whitespace().take(1).collect())
+}
+
+/// The image of Bellhop for the project's cluster, where that can run.
+fn image_of_project() -> Result<PathBuf, String> {
+    let check = run(&mut script("check"), "");
+    if !check.well {
+        return Err(format!("{}{}", check.out.trim(), check.err.trim()));
+    }
+    let image = project("target/image/bellhop.tar");
+    if !project("target/tools/bin/helm").is_file() {
+        return Err("no helm in target/tools; run `make tools`".to_owned());
+    }
+    if !image.is_file() {
+        return Err(format!("no {}; run `make image`", image.display()));
+    }
+    Ok(image)
+}
+
 impl Cluster {
     /// The cluster for this run.
     ///
@@ -60,11 +82,16 @@ impl Cluster {
         }
     }
 
-    /// Whether a run would start one here, and end it.
-    pub fn is_to_be_started() -> bool {
-        std::env::var_os("E2E_CONTEXT").is_none()
-            && run(&mut script("check"), "").well
-            && !runs_already()
+    /// Whether a run starts one here, and ends it: not a user's, nor one that runs already.
+    ///
+    /// # Errors
+    /// Why there can be none here.
+    pub fn is_to_be_started() -> Result<bool, String> {
+        if std::env::var_os("E2E_CONTEXT").is_some() {
+            return Ok(false);
+        }
+        image_of_project()?;
+        Ok(!runs_already())
     }
 
     fn of_user(context: &str) -> Result<Self, String> {
@@ -114,17 +141,7 @@ impl Cluster {
     }
 
     fn of_project() -> Result<Self, String> {
-        let check = run(&mut script("check"), "");
-        if !check.well {
-            return Err(format!("{}{}", check.out.trim(), check.err.trim()));
-        }
-        let image = project("target/image/bellhop.tar");
-        if !project("target/tools/bin/helm").is_file() {
-            return Err("no helm in target/tools; run `make tools`".to_owned());
-        }
-        if !image.is_file() {
-            return Err(format!("no {}; run `make image`", image.display()));
-        }
+        let image = image_of_project()?;
         let guard = (!runs_already()).then(|| {
             let mut guard = Command::new("sh");
             guard.args(["-c", "cat >/dev/null; exec \"$0\""]);
@@ -157,7 +174,7 @@ impl Cluster {
             return std::env::var("E2E_NEXT_IMAGE").ok();
         }
         let next = "localhost/bellhop:next";
-        let mut tag = Command::new(project("tests/cluster/enter"));
+        let mut tag = script("enter");
         tag.args([
             "ctr",
             "--namespace",
@@ -181,8 +198,7 @@ impl Cluster {
 
 /// Moves this thread, and all that it starts from now on, into the cluster's network.
 fn enter() {
-    let holder = std::fs::read_to_string(project("target/cluster/holder")).unwrap();
-    let holder = holder.split_whitespace().next().unwrap();
+    let holder = holder().unwrap();
     let children = format!("/proc/{holder}/task/{holder}/children");
     let first = std::fs::read_to_string(children).unwrap();
     let first = first.split_whitespace().next().unwrap();

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use crate::cluster::{Cluster, project};
+use crate::cluster::{Cluster, holder, project};
 use crate::kubectl::eventually;
 
 /// In the environment of a run that only holds a cluster.
@@ -40,9 +40,8 @@ pub fn a_killed_run_leaves_nothing() {
         .take_while(|line| line != HELD)
         .collect();
     let folder = project("target/cluster");
-    let holder = std::fs::read_to_string(folder.join("holder"));
-    let holder = holder.unwrap_or_else(|_| panic!("no cluster is held: {said:?}"));
-    let process = format!("/proc/{}", holder.split_whitespace().next().unwrap());
+    let holder = holder().unwrap_or_else(|_| panic!("no cluster is held: {said:?}"));
+    let process = format!("/proc/{holder}");
     assert!(Path::new(&process).exists(), "it runs");
     run.kill().unwrap();
     run.wait().unwrap();

@@ -111,23 +111,21 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut tally = Tally::new();
-    if ending && Cluster::is_to_be_started() {
-        tally.attempt(ENDING, ending::a_killed_run_leaves_nothing);
+    if ending {
+        match Cluster::is_to_be_started() {
+            Ok(true) => {
+                tally.attempt(ENDING, ending::a_killed_run_leaves_nothing);
+            }
+            Ok(false) => println!("skipped: {ENDING}: the cluster is not one that this run ends"),
+            Err(why) => return skipped(&why),
+        }
     }
     if chosen.is_empty() {
         return tally.told();
     }
     let cluster = match Cluster::start() {
         Ok(cluster) => cluster,
-        Err(why) => {
-            println!("skipped: the tests on a cluster with real pods: {why}");
-            let ci = std::env::var("CI").as_deref() == Ok("true");
-            return if ci {
-                ExitCode::FAILURE
-            } else {
-                ExitCode::SUCCESS
-            };
-        }
+        Err(why) => return skipped(&why),
     };
     let mut world = World::new(cluster);
     for &(name, scenario) in chosen {
@@ -137,6 +135,16 @@ fn main() -> ExitCode {
     }
     world.cluster.end();
     tally.told()
+}
+
+/// For want of a cluster; a failure where CI=true.
+fn skipped(why: &str) -> ExitCode {
+    println!("skipped: the tests on a cluster with real pods: {why}");
+    if std::env::var("CI").as_deref() == Ok("true") {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// What became of the scenarios.

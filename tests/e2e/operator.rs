@@ -45,11 +45,11 @@ pub fn install_with(cluster: &Cluster, authority: &Authority, image: &str, more:
     cluster
         .kubectl
         .apply(&config_map(&authority.pem).to_string());
-    let (repository, tag) = image.rsplit_once(':').unwrap();
     let base = Provider::base();
+    let [repository, tag] = image_values(image);
     let values = [
-        format!("image.repository={repository}"),
-        format!("image.tag={tag}"),
+        repository,
+        tag,
         format!("provider.sandbox.registryUrl={base}/registry/v1"),
         format!("provider.sandbox.apiUrl={base}/v1.3"),
         format!("provider.caConfigMap={AUTHORITY}"),
@@ -60,6 +60,15 @@ pub fn install_with(cluster: &Cluster, authority: &Authority, image: &str, more:
     let set = values.iter().flat_map(|value| ["--set", value.as_str()]);
     let set: Vec<&str> = ["--namespace", NAMESPACE].into_iter().chain(set).collect();
     upgrade("bellhop", chart, &[&set, more].concat());
+}
+
+/// The values that name an image.
+pub fn image_values(image: &str) -> [String; 2] {
+    let (repository, tag) = image.rsplit_once(':').unwrap();
+    [
+        format!("image.repository={repository}"),
+        format!("image.tag={tag}"),
+    ]
 }
 
 fn hash(text: &str) -> String {

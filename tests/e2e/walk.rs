@@ -5,6 +5,7 @@ use std::process::Command;
 
 use crate::cluster::project;
 use crate::kubectl::run;
+use crate::operator::image_values;
 use crate::world::World;
 
 /// A command of the README and what it shows of the answer.
@@ -89,7 +90,6 @@ fn script(steps: &[Step]) -> String {
 /// The same with an image of another name, as the README says how to give it.
 fn with_image(mut steps: Vec<Step>, image: &str) -> Vec<Step> {
     const PROVIDER: &str = "examples/simulated-provider/provider.yaml";
-    let (repository, tag) = image.rsplit_once(':').unwrap();
     let mut named = 0;
     for step in &mut steps {
         let command = &mut step.command;
@@ -97,10 +97,9 @@ fn with_image(mut steps: Vec<Step>, image: &str) -> Vec<Step> {
             *command =
                 format!("sed 's#localhost/bellhop:.*#{image}#' {PROVIDER} | kubectl apply -f -");
         } else if command.starts_with("helm install bellhop charts/bellhop ") {
-            let _ = write!(
-                command,
-                " --set image.repository={repository} --set image.tag={tag}"
-            );
+            for value in image_values(image) {
+                let _ = write!(command, " --set {value}");
+            }
         } else {
             continue;
         }
