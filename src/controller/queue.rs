@@ -221,6 +221,7 @@ fn backoff(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Mutex;
 
     use super::super::by_hand::ByHand;
@@ -310,6 +311,9 @@ mod tests {
             assert!(*gap >= ideal.mul_f64(0.79), "{at}: {gap:?}");
             assert!(*gap <= ideal.mul_f64(1.21) + 200 * MS, "{at}: {gap:?}");
         }
+        // All that failed together must not come back together.
+        let longest: BTreeSet<&Duration> = gaps[12..].iter().collect();
+        assert!(longest.len() > 1, "{gaps:?}");
     }
 
     #[tokio::test]

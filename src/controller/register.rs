@@ -431,7 +431,14 @@ impl Pass<'_> {
         if let Some((done, wanted)) = registered {
             let kind = ConditionType::Registered;
             let pending = Condition::new(kind, false, Reason::RegistrationPending);
-            findings = self.accepted().with(pending);
+            // There are some, or the pass would not have come here.
+            let kind = ConditionType::CredentialsValid;
+            let credentials = if done > 0 {
+                Condition::new(kind, true, Reason::CredentialsAccepted)
+            } else {
+                Condition::new(kind, ConditionStatus::Unknown, Reason::CredentialsUnchecked)
+            };
+            findings = self.accepted().with(pending).with(credentials);
             findings.registered = Some(format!("{done}/{wanted}"));
         }
         if let Err(error) = self.teller.say(&findings).await {

@@ -230,8 +230,11 @@ impl Executor {
             }
         }
         for work in &works {
+            // A resync that begins before the rule is changed would be due again after it.
+            let open = work.stop.as_ref().is_some_and(Stop::is_open);
             if desired.rules.contains_key(&work.kind)
                 && desired.mode == Mode::Manage
+                && !open
                 && work.is_live()
                 && work.key().map(Secret::fingerprint) == work.seen.stored
             {

@@ -46,6 +46,22 @@ impl Stop {
         matches!(self, Self::Unauthorized { .. })
     }
 
+    /// Whether it was a call that failed, which is made again: until that, what it was to do may
+    /// have happened or not.
+    pub(super) fn is_open(&self) -> bool {
+        match self {
+            Self::Unauthorized { .. }
+            | Self::Unsupported { .. }
+            | Self::Refused { .. }
+            | Self::Unavailable { .. }
+            | Self::Store { .. } => true,
+            Self::NotLoaded { .. }
+            | Self::NotApplied { .. }
+            | Self::Contended
+            | Self::ChannelChanged => false,
+        }
+    }
+
     pub(super) fn after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { after, .. } => *after,

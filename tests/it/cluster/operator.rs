@@ -2,6 +2,7 @@
 //! says its registry holds, and what the API server shows.
 
 mod behaviour;
+mod breaker;
 mod crash;
 mod deletion;
 mod journey;
@@ -14,5 +15,6 @@ mod reach;
 pub mod receivers;
 mod rig;
 mod rotation;
+mod seen;
 mod status;
 mod told;

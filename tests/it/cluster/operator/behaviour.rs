@@ -144,6 +144,47 @@ async fn one_subscription_per_account_and_type_and_per_url() {
     operator.stop().await;
 }
 
+/// Who has the rule of a type keeps it, also before one that was there earlier, and also when
+/// another operator comes, who knows of it from the status alone.
+#[tokio::test]
+async fn who_has_a_rule_keeps_it_before_an_older_one() {
+    let Some(rig) = Rig::new("incumbent").await else {
+        return;
+    };
+    let operator = rig.operator();
+    rig.create_keys("redeam-keys", KEY).await;
+    rig.create("older", |object| {
+        object["spec"]["notifications"] = json!([{ "type": "Booking" }]);
+    })
+    .await;
+    rig.until("older", "Ready", "True Ok").await;
+    // Creation times have whole seconds.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    rig.create("younger", |object| {
+        object["spec"]["notifications"] = json!([{ "type": "Rate" }]);
+    })
+    .await;
+    rig.until("younger", "Ready", "True Ok").await;
+    let both = json!({ "spec": { "notifications": [{ "type": "Rate" }, { "type": "Booking" }] } });
+    rig.patch("older", both).await;
+    rig.until("older", "Ready", "False TypeClaimedElsewhere")
+        .await;
+    operator.stop().await;
+    let operator = rig.operator();
+    let look = |value: &str| json!({ "metadata": { "annotations": { "bellhop.dev/reconcile-at": value } } });
+    for name in ["older", "younger"] {
+        rig.patch(name, look("1")).await;
+        rig.until_acknowledged(name, "1").await;
+    }
+    rig.until("older", "Ready", "False TypeClaimedElsewhere")
+        .await;
+    rig.until("younger", "Ready", "True Ok").await;
+    let of = |kind: Kind| rig.rules()[&kind]["url"].as_str().unwrap().to_owned();
+    assert!(of(Kind::Rate).starts_with("https://hooks.example.com/younger/rate/"));
+    assert!(of(Kind::Booking).starts_with("https://hooks.example.com/older/booking/"));
+    operator.stop().await;
+}
+
 #[tokio::test]
 async fn a_strangers_rule_is_left_alone_unless_adopted() {
     let Some(rig) = Rig::new("foreign").await else {

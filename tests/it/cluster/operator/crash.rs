@@ -11,23 +11,30 @@ use kube::api::ListParams;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::breaker::{BREAKS, Break, Breaker};
 use super::receivers::{Pods, start_pod};
-use super::rig::{BREAKS, Break, Breaker, KEY, Rig};
+use super::rig::{KEY, Rig};
 
 /// What is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Register,
+    /// Another url for both rules.
+    Move,
     Rotate,
     Delete,
+    /// A deletion that leaves the rules, disabled.
+    Retain,
 }
 
 impl Phase {
     const fn name(self) -> &'static str {
         match self {
             Self::Register => "register",
+            Self::Move => "move",
             Self::Rotate => "rotate",
             Self::Delete => "delete",
+            Self::Retain => "retain",
         }
     }
 }
@@ -36,7 +43,12 @@ impl Phase {
 async fn prepare(phase: Phase) -> Option<Rig> {
     let rig = Rig::new(&format!("crash-{}", phase.name())).await?;
     rig.create_keys("redeam-keys", KEY).await;
-    rig.create("shop", |_| {}).await;
+    rig.create("shop", |object| {
+        if phase == Phase::Retain {
+            object["spec"]["registration"] = json!({ "deletionPolicy": "Retain" });
+        }
+    })
+    .await;
     if phase != Phase::Register {
         let operator = rig.operator();
         rig.until("shop", "Ready", "True Ok").await;
@@ -49,7 +61,11 @@ async fn prepare(phase: Phase) -> Option<Rig> {
                 json!({ "metadata": { "annotations": { "bellhop.dev/rotate-keys": "1" } } });
             rig.patch("shop", asked).await;
         }
-        Phase::Delete => rig.delete("shop").await,
+        Phase::Move => {
+            let moved = json!({ "spec": { "url": "https://hooks.example.com/moved" } });
+            rig.patch("shop", moved).await;
+        }
+        Phase::Delete | Phase::Retain => rig.delete("shop").await,
     }
     Some(rig)
 }
@@ -57,36 +73,58 @@ async fn prepare(phase: Phase) -> Option<Rig> {
 /// Waits for the end of the phase and checks it: the rules, what is in the cluster, and that nothing
 /// was done twice.
 async fn check(rig: &Rig, phase: Phase) {
-    if phase == Phase::Delete {
-        rig.check_gone("shop").await;
-        assert_eq!(secrets(rig).await, ["redeam-keys"]);
-        assert_eq!(done(rig, "POST", 201), each(1), "no rule is made");
-        assert_eq!(done(rig, "DELETE", 204), each(1));
-        return;
+    if matches!(phase, Phase::Delete | Phase::Retain) {
+        return check_end(rig, phase).await;
     }
     for _ in 0..1_200 {
         let ready = rig.condition("shop", "Ready").await;
         let status = rig.get("shop").await.unwrap().status.unwrap();
         let rotated = status.acknowledged.and_then(|known| known.rotate_keys);
-        let done = phase == Phase::Register || rotated.as_deref() == Some("1");
+        let done = match phase {
+            Phase::Rotate => rotated.as_deref() == Some("1"),
+            Phase::Move => status.observed_generation == 2,
+            _ => true,
+        };
         if done && ready.as_deref() == Some("True Ok") {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     rig.until("shop", "Ready", "True Ok").await;
-    rig.check_registered("shop").await;
+    let path = if phase == Phase::Move {
+        "moved"
+    } else {
+        "shop"
+    };
+    rig.check_registered_at("shop", path).await;
     // No second effect: one rule made per type, and one more by the rotation.
     let rotations = usize::from(phase == Phase::Rotate);
     assert_eq!(done(rig, "POST", 201), each(1 + rotations));
     assert_eq!(done(rig, "DELETE", 204), each(rotations));
     assert_eq!(secrets(rig).await, ["redeam-keys", "shop-bellhop"]);
     let owned = rig.secrets().get("shop-bellhop").await.unwrap();
-    let times = 1 + rotations;
+    // One resync when it began, and one for what another url or key may have missed.
+    let times = 1 + usize::from(phase != Phase::Register);
     let resyncs = rig.resyncs("shop").await;
     assert_eq!(resyncs, json!({ "Rate": times, "Booking": times }));
     let notes = owned.metadata.annotations.unwrap_or_default();
     assert!(!notes.contains_key("bellhop.dev/resync-owed"), "{notes:?}");
+}
+
+/// Nothing is left of the subscription but what it is to leave.
+async fn check_end(rig: &Rig, phase: Phase) {
+    if phase == Phase::Delete {
+        rig.check_gone("shop").await;
+    } else {
+        rig.until_gone("shop").await;
+        let rules = rig.rules();
+        assert_eq!(rules.len(), 2, "{rules:?}");
+        assert!(rules.values().all(|rule| rule["disabled"] == json!(true)));
+    }
+    assert_eq!(secrets(rig).await, ["redeam-keys"]);
+    assert_eq!(done(rig, "POST", 201), each(1), "no rule is made");
+    let deleted = usize::from(phase == Phase::Delete);
+    assert_eq!(done(rig, "DELETE", 204), each(deleted));
 }
 
 /// The names of all Secrets.
@@ -150,7 +188,7 @@ async fn every_crash_point(phase: Phase) {
         return;
     };
     println!("{} calls: {calls:#?}", calls.len());
-    assert!(calls.len() > 8, "{calls:?}");
+    assert!(calls.len() > 5, "{calls:?}");
     if phase == Phase::Register {
         // The budget of requests is small: each type is looked at once.
         let reads = calls
@@ -183,6 +221,16 @@ async fn every_crash_point(phase: Phase) {
 #[tokio::test]
 async fn a_registration_survives_every_crash() {
     every_crash_point(Phase::Register).await;
+}
+
+#[tokio::test]
+async fn a_move_survives_every_crash() {
+    every_crash_point(Phase::Move).await;
+}
+
+#[tokio::test]
+async fn a_deletion_that_leaves_the_rules_survives_every_crash() {
+    every_crash_point(Phase::Retain).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Deletion when something is in the way.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::DeleteParams;
@@ -60,6 +62,54 @@ async fn with_the_provider_down_it_waits_and_says_the_way_out() {
         .control()
         .merge_faults(&json!({ "fail": 0.0 }))
         .unwrap();
+    rig.check_gone("shop").await;
+    operator.stop().await;
+}
+
+/// The way out that the message names. Disabling the rules is tried for two minutes first.
+#[tokio::test]
+async fn with_the_provider_down_retain_lets_go_after_a_while() {
+    let Some((rig, operator)) = registered("let-go").await else {
+        return;
+    };
+    rig.simulator
+        .control()
+        .merge_faults(&json!({ "fail": 1.0 }))
+        .unwrap();
+    rig.delete("shop").await;
+    rig.until("shop", "Registered", "False DeletionBlocked")
+        .await;
+    let retain = json!({ "spec": { "registration": { "deletionPolicy": "Retain" } },
+        "metadata": { "annotations": { "bellhop.dev/reconcile-at": "1" } } });
+    rig.patch("shop", retain).await;
+    let asked = rig.simulator.control().requests(0, usize::MAX).len();
+    rig.eventually("it is tried again", || {
+        rig.simulator.control().requests(0, usize::MAX).len() > asked
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(rig.get("shop").await.is_some(), "not at once");
+    operator.stop().await;
+
+    let operator = rig.operator_ahead(Duration::from_secs(121));
+    rig.until_gone("shop").await;
+    let rules = rig.rules();
+    assert_eq!(rules.len(), 2, "nobody could reach them");
+    assert!(rules.values().all(|rule| rule["disabled"] == json!(false)));
+    let owned = rig.secrets().get_opt("shop-bellhop").await.unwrap();
+    assert!(owned.is_none());
+    operator.stop().await;
+}
+
+/// What the Secret holds is refused; the copy of what was accepted before is as good as ever.
+#[tokio::test]
+async fn with_mistyped_credentials_the_copy_removes_the_rules() {
+    let Some((rig, operator)) = registered("mistyped").await else {
+        return;
+    };
+    rig.change_keys("redeam-keys", KEY, "mistyped").await;
+    rig.until("shop", "Ready", "False Unauthorized").await;
+    rig.delete("shop").await;
     rig.check_gone("shop").await;
     operator.stop().await;
 }

@@ -23,6 +23,9 @@ async fn a_subscription_is_registered_kept_and_removed() {
     rig.create_keys("redeam-keys", KEY).await;
     rig.until("shop", "Ready", "True Ok").await;
     rig.check_registered("shop").await;
+    // No image, no pods: said, and nothing that Ready depends on.
+    rig.until("shop", "ReceiverAvailable", "Unknown ReceiverNotManaged")
+        .await;
     let seen = seen.await.unwrap();
     assert_eq!(
         seen,

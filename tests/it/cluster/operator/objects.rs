@@ -119,6 +119,7 @@ async fn they_are_made_and_go_with_the_subscription() {
     let feed: Service = get(&rig, "shop-feed").await.unwrap();
     let policy: NetworkPolicy = get(&rig, "shop").await.unwrap();
     let token = rig.secrets().get("shop-feed").await.unwrap();
+    let keys = rig.secrets().get("shop-bellhop").await.unwrap();
     let set = set(&rig, "shop").await.unwrap();
     for metadata in [
         &account.metadata,
@@ -127,6 +128,7 @@ async fn they_are_made_and_go_with_the_subscription() {
         &feed.metadata,
         &policy.metadata,
         &token.metadata,
+        &keys.metadata,
         &set.metadata,
     ] {
         let owner = owner(metadata);

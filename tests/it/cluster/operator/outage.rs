@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::super::plane;
 use super::super::wire::Wire;
-use super::rig::{Breaker, KEY, Request, Rig};
+use super::breaker::{Breaker, Request};
+use super::rig::{KEY, Rig};
 
 /// The value of a counter, all labels together.
 fn count(operator: &super::rig::Operator, name: &str) -> f64 {
@@ -59,7 +60,8 @@ async fn expired_watches_throttling_and_conflicts_pass() {
         return;
     };
     let breaker = Arc::new(Breaker::default());
-    breaker.refuse(Request::Watch, 410, 4);
+    breaker.refuse(Request::Watch, 410, 2);
+    breaker.refuse(Request::Event, 410, 2);
     for status in [429, 409, 500, 429] {
         breaker.refuse(Request::Other, status, 1);
     }
@@ -127,6 +129,9 @@ async fn a_definition_that_is_not_there_yet_is_waited_for() {
             .any(|what| what.contains("CustomResourceDefinition")),
         "{waits:?}"
     );
+    let counted = "verb=\"get\",outcome=\"not_found\"} 1";
+    let text = operator.metrics.encode();
+    assert!(text.contains(counted), "{text}");
     rig.create_keys("redeam-keys", KEY).await;
     rig.create("shop", |_| {}).await;
     rig.until("shop", "Ready", "True Ok").await;

@@ -67,6 +67,14 @@ async fn it_is_there_before_the_first_rule_and_goes_after_the_last() {
     let finalizer = first(&calls, "PATCH webhooksubscriptions/shop");
     let made = first(&calls, "registry create");
     assert!(finalizer < made && written < made, "{calls:#?}");
+    // No rule is live before its key is stored.
+    for kind in ["Rate", "Booking"] {
+        let made = first(&calls, &format!("registry create {kind}"));
+        let enabled = last(&calls, &format!("registry update {kind}"));
+        let stored = calls[made..enabled].iter();
+        let stored = stored.filter(|call| call.starts_with("PATCH secrets/shop-bellhop"));
+        assert!(made < enabled && stored.count() > 0, "{kind}: {calls:#?}");
+    }
     let secret = rig.secrets().get("shop-bellhop").await.unwrap();
     let finalizers = secret.metadata.finalizers.clone();
     assert_eq!(finalizers.unwrap(), ["bellhop.dev/registration"]);

@@ -208,6 +208,7 @@ async fn an_outage_ends_the_leader_and_the_next_one_waits_for_its_end() {
     rig.create("shop", |_| {}).await;
     rig.until("shop", "Ready", "True Ok").await;
 
+    let cut = Instant::now();
     wire.cut();
     rig.delete("shop").await;
     rig.create("next", |object| {
@@ -215,6 +216,11 @@ async fn an_outage_ends_the_leader_and_the_next_one_waits_for_its_end() {
     })
     .await;
     assert_eq!(first.ended().await, Some(1));
+    let ended = cut.elapsed();
+    println!("without its API server it ended after {ended:?}");
+    // Its last renewal was two seconds before at most, and the next one was due within six: whoever
+    // waits for the lease of ten seconds must find it gone.
+    assert!(ended < Duration::from_secs(8), "{ended:?}");
     // As the Deployment does.
     let mut second = Replica::of(&kubeconfig, namespace, &registry, "second");
     tokio::time::sleep(outage()).await;

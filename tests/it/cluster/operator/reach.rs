@@ -14,7 +14,8 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use super::behaviour::Stranger;
-use super::rig::{Breaker, KEY, Operator, Rig};
+use super::breaker::Breaker;
+use super::rig::{KEY, Operator, Rig};
 use crate::probe::hop::{Authority, Does, Hop, Then, hop, status, tls};
 use crate::probe::{Dns, HOST, IMPATIENT, LOOPBACK, PATIENT, prober};
 use crate::receiver::rig::{Rig as Receiver, Setup, rig as receiver};

@@ -1,297 +1,52 @@
-//! An operator of one namespace in this process, a simulated provider, and a breaker that every
-//! call of a pass goes through: to the API server and to the registry.
+//! An operator of one namespace in this process, whose calls go through a breaker, and a simulated
+//! provider.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bellhop::api::NotificationType;
 use bellhop::api::v1alpha1::WebhookSubscription;
-use bellhop::clock::{Clock, SystemClock};
+use bellhop::clock::{Clock, SystemClock, Ticks, UnixMillis};
 use bellhop::controller::access::Access;
 use bellhop::controller::budget::{Budget, Rates};
 use bellhop::controller::build::PodOptions;
 use bellhop::controller::client::guarded;
 use bellhop::controller::lease::Leadership;
 use bellhop::controller::metrics::ControllerMetrics;
-use bellhop::controller::providers::{Addresses, HttpProviders, Providers};
+use bellhop::controller::providers::{Addresses, HttpProviders};
 use bellhop::controller::tend::ProviderUrls;
 use bellhop::controller::waiting::Waiting;
 use bellhop::controller::{Parts, ReceiverParts, Settings, run};
 use bellhop::metrics::Metrics;
 use bellhop::provider::base::BaseUrl;
-use bellhop::provider::credentials::CredentialSource;
-use bellhop::provider::{Registry, RegistryError, Rule, RuleBody};
-use bellhop::registration::conflict::Account;
 use bellhop::registration::probe::Prober;
-use bellhop::secrets::Fingerprint;
 use bellhop::simulator::{Config, Kind, Simulator};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::super::rules::smallest;
 use super::super::space::Space;
+use super::breaker::{Breaker, BrokenProviders, broken_client};
 
-/// How one call breaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Break {
-    /// An error, and nothing happened.
-    FailBefore,
-    /// An error, and it happened all the same.
-    FailAfter,
-    /// The process dies, and nothing happened.
-    DieBefore,
-    /// The process dies, and it happened.
-    DieAfter,
-}
-
-pub const BREAKS: [Break; 4] = [
-    Break::FailBefore,
-    Break::FailAfter,
-    Break::DieBefore,
-    Break::DieAfter,
-];
-
-/// Counts the calls of passes, and breaks one of them.
-#[derive(Default)]
-pub struct Breaker {
-    at: Mutex<Option<(usize, Break)>>,
-    calls: Mutex<Vec<String>>,
-    pub died: Notify,
-    /// The next delete at the registry is the process' last call, and takes effect after this time.
-    pub late_delete: Mutex<Option<Duration>>,
-    refused: Mutex<Vec<(Request, u16)>>,
-    /// Whether reads of a Secret are forbidden.
-    secrets_forbidden: AtomicBool,
-    /// Calls that break in some other way than by their number, each once.
-    named: Mutex<Vec<(&'static str, Break)>>,
-    /// Watches wait as long as this is true: what is seen is what was listed.
-    blind: watch::Sender<bool>,
-}
-
-/// A kind of request to the API server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Request {
-    Watch,
-    List,
-    Other,
-}
-
-impl Breaker {
-    pub fn at(number: usize, how: Break) -> Arc<Self> {
-        Arc::new(Self {
-            at: Mutex::new(Some((number, how))),
-            ..Self::default()
-        })
-    }
-
-    /// Breaks the next call of this name; said twice for one name, the next two.
-    pub fn break_next(&self, what: &'static str, how: Break) {
-        self.named.lock().unwrap().push((what, how));
-    }
-
-    /// How many of them are still to come.
-    pub fn to_break(&self) -> usize {
-        self.named.lock().unwrap().len()
-    }
-
-    /// Whether watches that begin from now on wait.
-    pub fn blind(&self, blind: bool) {
-        self.blind.send_replace(blind);
-    }
-
-    async fn sight(&self) {
-        let mut blind = self.blind.subscribe();
-        let _ = blind.wait_for(|blind| !blind).await;
-    }
-
-    fn named(&self, what: &str) -> Option<Break> {
-        let mut named = self.named.lock().unwrap();
-        let at = named.iter().position(|(one, _)| *one == what)?;
-        Some(named.remove(at).1)
-    }
-
-    /// Answers the next `times` requests of a kind with this status.
-    pub fn refuse(&self, what: Request, status: u16, times: usize) {
-        let mut refused = self.refused.lock().unwrap();
-        refused.extend(std::iter::repeat_n((what, status), times));
-    }
-
-    /// Whether reads of a Secret by its name are answered with 403 from now on.
-    pub fn forbid_secrets(&self, forbid: bool) {
-        self.secrets_forbidden.store(forbid, Ordering::SeqCst);
-    }
-
-    /// How many of them are still to come.
-    pub fn to_refuse(&self) -> usize {
-        self.refused.lock().unwrap().len()
-    }
-
-    fn refusal(&self, what: Request) -> Option<u16> {
-        let mut refused = self.refused.lock().unwrap();
-        let at = refused.iter().position(|(one, _)| *one == what)?;
-        Some(refused.remove(at).1)
-    }
-
-    /// The calls so far.
-    pub fn calls(&self) -> Vec<String> {
-        self.calls.lock().unwrap().clone()
-    }
-
-    async fn pass<T, E>(
-        &self,
-        what: String,
-        call: impl Future<Output = Result<T, E>>,
-        broken: impl FnOnce() -> E,
-    ) -> Result<T, E> {
-        let named = self.named(&what);
-        let numbered = {
-            let mut calls = self.calls.lock().unwrap();
-            let number = calls.len();
-            calls.push(what);
-            let at = *self.at.lock().unwrap();
-            at.filter(|(at, _)| *at == number).map(|(_, how)| how)
-        };
-        let how = numbered.or(named);
-        match how {
-            None => call.await,
-            Some(Break::FailBefore) => Err(broken()),
-            Some(Break::FailAfter) => {
-                let _ = call.await;
-                Err(broken())
-            }
-            Some(Break::DieBefore) => self.die().await,
-            Some(Break::DieAfter) => {
-                let _ = call.await;
-                self.die().await
-            }
-        }
-    }
-
-    async fn die<T>(&self) -> T {
-        self.died.notify_one();
-        std::future::pending().await
-    }
-}
-
-/// A client whose calls go through the breaker: all but watches and lists, which no pass makes.
-fn broken_client(inner: Client, breaker: Arc<Breaker>) -> Client {
-    let namespace = inner.default_namespace().to_owned();
-    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
-        let (inner, breaker) = (inner.clone(), breaker.clone());
-        async move {
-            let path = request.uri().path().to_owned();
-            let below = path.split("/namespaces/").nth(1);
-            let list = below.is_some_and(|below| below.matches('/').count() == 1);
-            let query = request.uri().query().unwrap_or_default().to_owned();
-            let kind = match request.method() == http::Method::GET && list {
-                true if query.contains("watch=true") => Request::Watch,
-                true => Request::List,
-                false => Request::Other,
-            };
-            let secret = request.method() == http::Method::GET && path.contains("/secrets/");
-            if secret && breaker.secrets_forbidden.load(Ordering::SeqCst) {
-                return Ok(refusal(403));
-            }
-            if let Some(status) = breaker.refusal(kind) {
-                return Ok(refusal(status));
-            }
-            if kind == Request::Watch {
-                breaker.sight().await;
-            }
-            if kind != Request::Other {
-                return inner.send(request).await;
-            }
-            let end: Vec<&str> = path.rsplit('/').take(2).collect();
-            let what = format!("{} {}/{}", request.method(), end[1], end[0]);
-            let broken = || kube::Error::Service("the connection broke".into());
-            breaker.pass(what, inner.send(request), broken).await
-        }
-    });
-    Client::new(service, namespace)
-}
-
-/// As the API server words it.
-fn refusal(status: u16) -> http::Response<kube::client::Body> {
-    let body = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": "refused by the test", "reason": "Test", "code": status
-    });
-    http::Response::builder()
-        .status(status)
-        .header("Content-Type", "application/json")
-        .body(kube::client::Body::from(body.to_string().into_bytes()))
-        .unwrap()
-}
-
-/// Two accounts at two providers, told apart by their keys.
-struct BrokenProviders {
-    inner: HttpProviders,
-    other: HttpProviders,
-    breaker: Arc<Breaker>,
-}
-
-impl Providers for BrokenProviders {
-    fn registry(&self, account: &Account, credentials: Arc<CredentialSource>) -> Arc<dyn Registry> {
-        let other = account.api_key == Fingerprint::of(OTHER_KEY.as_bytes());
-        let providers = if other { &self.other } else { &self.inner };
-        Arc::new(BrokenRegistry {
-            inner: providers.registry(account, credentials),
-            breaker: self.breaker.clone(),
-        })
-    }
-}
-
-struct BrokenRegistry {
-    inner: Arc<dyn Registry>,
-    breaker: Arc<Breaker>,
-}
-
-fn lost() -> RegistryError {
-    RegistryError::Unavailable {
-        reason: "no answer in 5 s".to_owned(),
-        after: None,
-    }
-}
+/// A clock that shows a later time of day, and runs as the others do.
+struct Ahead(SystemClock, Duration);
 
 #[async_trait]
-impl Registry for BrokenRegistry {
-    async fn get(&self, kind: NotificationType) -> Result<Option<Rule>, RegistryError> {
-        let what = format!("registry get {kind}");
-        self.breaker.pass(what, self.inner.get(kind), lost).await
+impl Clock for Ahead {
+    fn now(&self) -> UnixMillis {
+        self.0.now().after(self.1)
     }
 
-    async fn create(&self, kind: NotificationType, body: &RuleBody) -> Result<Rule, RegistryError> {
-        let what = format!("registry create {kind}");
-        let call = self.inner.create(kind, body);
-        self.breaker.pass(what, call, lost).await
+    fn ticks(&self) -> Ticks {
+        self.0.ticks()
     }
 
-    async fn update(&self, kind: NotificationType, body: &RuleBody) -> Result<Rule, RegistryError> {
-        let what = format!("registry update {kind}");
-        let call = self.inner.update(kind, body);
-        self.breaker.pass(what, call, lost).await
-    }
-
-    async fn delete(&self, kind: NotificationType) -> Result<(), RegistryError> {
-        let what = format!("registry delete {kind}");
-        let late = self.breaker.late_delete.lock().unwrap().take();
-        if let Some(delay) = late {
-            // The process dies with this call on its way, and the provider sees it much later.
-            let inner = self.inner.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(delay).await;
-                inner.delete(kind).await.unwrap();
-            });
-            return self.breaker.die().await;
-        }
-        self.breaker.pass(what, self.inner.delete(kind), lost).await
+    async fn sleep(&self, duration: Duration) {
+        self.0.sleep(duration).await;
     }
 }
 
@@ -381,6 +136,13 @@ impl Rig {
         self.start(client, breaker, identity, None, None)
     }
 
+    /// An operator for whom it is later than for everybody else.
+    pub fn operator_ahead(&self, ahead: Duration) -> Operator {
+        let clock = Arc::new(Ahead(SystemClock::new(), ahead));
+        let client = self.space.client.clone();
+        self.start_at(clock, client, Arc::default(), "ahead", None, None)
+    }
+
     /// An operator that runs receivers with this image, which it asks by `access`.
     pub fn operator_with_receivers(&self, image: &str, access: Arc<dyn Access>) -> Operator {
         self.with_receivers(image, access, Arc::default(), None)
@@ -456,9 +218,21 @@ impl Rig {
         prober: Option<Prober>,
         receivers: Option<ReceiverParts>,
     ) -> Operator {
+        let clock = Arc::new(SystemClock::new());
+        self.start_at(clock, client, breaker, identity, prober, receivers)
+    }
+
+    fn start_at(
+        &self,
+        clock: Arc<dyn Clock>,
+        client: Client,
+        breaker: Arc<Breaker>,
+        identity: &str,
+        prober: Option<Prober>,
+        receivers: Option<ReceiverParts>,
+    ) -> Operator {
         let metrics = Metrics::new();
         let controller_metrics = ControllerMetrics::new(&metrics);
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let leadership = Leadership::alone(clock.clone());
         let providers = |simulator: &Simulator| {
             let address = BaseUrl::parse(&simulator.registry_url(), false).unwrap();

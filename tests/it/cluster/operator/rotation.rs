@@ -10,7 +10,8 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use super::rig::{Break, Breaker, KEY, Rig};
+use super::breaker::{Break, Breaker};
+use super::rig::{KEY, Rig};
 
 async fn events(rig: &Rig, reason: &str) -> Vec<Event> {
     let all: Api<Event> = Api::namespaced(rig.space.client.clone(), &rig.space.name);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::rig::{Break, Breaker, KEY, Rig};
+use super::breaker::{Break, Breaker};
+use super::rig::{KEY, Rig};
 
 /// A registered subscription with a running operator.
 async fn registered(test: &str, breaker: Arc<Breaker>) -> Option<(Rig, super::rig::Operator)> {
