@@ -4,11 +4,15 @@ CARGO ?= cargo
 TOOLS := $(CURDIR)/target/tools
 DENY := $(TOOLS)/bin/cargo-deny
 
+# Most tests wait for something most of the time: more of them than cores.
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $(CORES) + 1)))
+
 .DEFAULT_GOAL := help
-.PHONY: help build image test e2e e2e-image cluster-up cluster-down tools lint charts audit bench crds manifests clean
+.PHONY: help build image test test-operator e2e e2e-image cluster-up cluster-down tools lint charts audit bench crds manifests clean
 
 help: ## Show this list
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 build: ## Build the release program: target/release/bellhop
 	$(CARGO) build --release
@@ -18,6 +22,9 @@ image: ## Build the image without a Docker daemon: target/image/bellhop.tar (Lin
 
 test: tools e2e-image ## Run every test; builds the foreign programs they need the first time
 	E2E=yes PROMTOOL=$(TOOLS)/bin/promtool $(CARGO) test --features planted-bugs
+
+test-operator: tools ## Only those on a real API server; BELLHOP_KUBERNETES=1.30 takes the oldest one
+	$(CARGO) test --features planted-bugs --test it -- cluster::
 
 e2e: tools e2e-image ## Only the tests on a cluster with real pods (Linux, root; or E2E_CONTEXT=name of yours)
 	E2E=yes $(CARGO) test --features planted-bugs --test e2e -- $(E2E_ARGS)
@@ -63,9 +70,11 @@ crds: ## Write crds/, its chart, docs/resource.md and docs/conditions.md anew fr
 	$(CARGO) run --quiet -- crd --reference > docs/resource.md
 	$(CARGO) run --quiet -- crd --conditions > docs/conditions.md
 
-manifests: tools ## Write deploy/bellhop.yaml anew from the charts
+manifests: tools ## Write deploy/ anew from the charts
 	deploy/render.sh $(TOOLS)/bin/helm > $(TOOLS)/bellhop.yaml
 	mv $(TOOLS)/bellhop.yaml deploy/bellhop.yaml
+	deploy/rights.sh > $(TOOLS)/rbac.yaml
+	mv $(TOOLS)/rbac.yaml deploy/rbac.yaml
 
 clean: ## Remove all that was built; ends the cluster first
 	@[ ! -d target/cluster ] || tests/cluster/down

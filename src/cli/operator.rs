@@ -48,7 +48,9 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(8);
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example, out of the cluster:\n  kubectl apply -f crds/ -f examples/\n  \
-    bellhop operator --leader-elect=false\n\nThen `kubectl get whs -w` shows it at work."
+    bellhop operator --leader-elect=false\n\nOn a new cluster kubectl wants the first line twice: \
+    it looks up all kinds before it makes the first object. Then `kubectl get whs -A -w` shows the \
+    operator at work."
 )]
 #[allow(clippy::struct_excessive_bools, reason = "flags")]
 pub struct OperatorArgs {

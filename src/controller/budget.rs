@@ -1,8 +1,8 @@
 //! How fast the operator may ask the registry, and its right to write there.
 //!
-//! Owns: 5 requests a second per account and 50 over all, shared by all subscriptions; the place
-//! where a write to the provider asks for the right to write, last of all, so that no wait comes
-//! between that and the request.
+//! Owns: 5 requests a second per account and 50 over all, shared by all subscriptions, and what may
+//! go at once after a pause; the place where a write to the provider asks for the right to write,
+//! last of all, so that no wait comes between that and the request.
 //!
 //! Never here: an API key (accounts are told apart by fingerprint).
 
@@ -18,7 +18,12 @@ use crate::provider::budget::{TokenBucket, pace};
 use crate::provider::registry::Turnstile;
 use crate::registration::conflict::Account;
 
-/// Requests a second, and at once after a pause.
+/// What an account that was not asked for a while may be asked at once: the reads and the creates of
+/// a subscription to all seven types. With the seven updates that enable its rules at the account's
+/// own rate, a new subscription is registered less than two seconds after the provider's answers.
+const ACCOUNT_BURST: u32 = 14;
+
+/// Requests a second.
 #[derive(Debug, Clone, Copy)]
 pub struct Rates {
     /// Of one account.
@@ -58,7 +63,8 @@ impl Budget {
             // Whoever comes new sweeps up after those who left.
             accounts.retain(|_, bucket| bucket.strong_count() > 0);
             let rate = self.rates.account;
-            let bucket = Arc::new(Mutex::new(TokenBucket::new(rate, rate)));
+            let burst = rate.max(ACCOUNT_BURST);
+            let bucket = Arc::new(Mutex::new(TokenBucket::new(rate, burst)));
             accounts.insert(account.clone(), Arc::downgrade(&bucket));
             bucket
         });

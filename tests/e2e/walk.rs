@@ -118,7 +118,7 @@ pub fn the_readme_is_what_happens(world: &World) {
     let tools = ["target/tools/bin", "target/tools/bin/kubernetes-1.35"].map(project);
     let usual = std::env::var_os("PATH").unwrap();
     let path = std::env::join_paths(tools.into_iter().chain(std::env::split_paths(&usual)));
-    let mut steps = steps("## Run it on Kubernetes");
+    let mut steps = steps("### With Helm");
     if !world.cluster.own {
         steps = with_image(steps, &world.cluster.image);
     }

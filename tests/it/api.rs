@@ -40,7 +40,7 @@ mod manifests {
 
     #[test]
     fn the_examples_are_right() {
-        for file in ["minimal", "full", "orders-sink"] {
+        for file in ["minimal", "variants/full", "variants/orders-sink"] {
             let text = std::fs::read_to_string(format!("examples/{file}.yaml")).unwrap();
             let found = mistakes(&text);
             assert!(found.starts_with("right: 1 "), "{file}: {found}");
@@ -193,7 +193,7 @@ stringData: { apiKey: a }
 
     #[test]
     fn secrets_never_show() {
-        let text = std::fs::read_to_string("examples/full.yaml").unwrap();
+        let text = std::fs::read_to_string("examples/variants/full.yaml").unwrap();
         let read = read_all([("f", text.as_bytes())]).unwrap();
         assert!(!format!("{read:?}").contains("not-real"));
         let secret = read.secret("shop", "redeam-keys").unwrap();
@@ -722,7 +722,7 @@ fn the_smallest_subscription_becomes_complete_settings() {
         })
     );
     // The file that spells all defaults differs only in its sink.
-    let text = std::fs::read_to_string("examples/full.yaml").unwrap();
+    let text = std::fs::read_to_string("examples/variants/full.yaml").unwrap();
     let read = read_all([("f", text.as_bytes())]).unwrap();
     let mut full = Settings::from_subscription(&read.subscriptions[0].object, &resolved).unwrap();
     assert_eq!(full.sinks[0].uri, "http://orders.shop.svc:8080/events");

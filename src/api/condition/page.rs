@@ -19,7 +19,8 @@ What `kubectl describe whs` and `/status` of a receiver say, and what to do abou
   `lastTransitionTime` moves only when the status changes.
 - An Event is sent when a condition gets another status or reason, not when it is found again.
 - Wait for an object with `kubectl wait --for=condition=Ready whs/NAME`. Tools that use kstatus
-  (Flux, kpt) see `Current` when Ready is true, `Failed` with Stalled, else `InProgress`.
+  (Flux, kpt) see `Current` when Ready is true, `Failed` with Stalled, else `InProgress`; whatever
+  is being deleted is `Terminating` for them.
 
 ## Conditions
 
@@ -83,6 +84,7 @@ fn row(page: &mut String, section: ConditionType, reason: Reason) {
     let conditions: Vec<String> = conditions.collect();
     let event = reason.event().map_or("none", EventType::as_str);
     let progress = match reason.progress() {
+        _ if reason.ends() => "Terminating",
         Progress::Settled if reason.blocks_ready() => "InProgress",
         Progress::Settled => "no influence",
         Progress::Reconciling => "InProgress (Reconciling)",

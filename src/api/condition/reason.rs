@@ -109,6 +109,13 @@ macro_rules! reasons {
     (@event warning) => { Some(EventType::Warning) };
 }
 
+impl Reason {
+    /// Whether only an object that is being deleted has it.
+    pub const fn ends(self) -> bool {
+        matches!(self, Self::Deleting | Self::DeletionBlocked)
+    }
+}
+
 reasons! {
     Ok: [Ready = True], Settled, keeps, normal,
         "nothing stands in the way",

@@ -7,9 +7,9 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::fine;
-use crate::cluster::kstatus::{documented, object, on_the_way, well_but};
+use crate::cluster::kstatus::{documented, in_state, on_the_way};
 use crate::cluster::tools;
-use bellhop::api::condition::{ConditionType, Reason};
+use bellhop::api::condition::Reason;
 
 /// A value as Lua writes it.
 fn lua(value: &Value) -> String {
@@ -61,8 +61,7 @@ fn argo_cd_sees_each_state_as_documented() {
     let mut expected = Vec::new();
     for (part, seen) in documented() {
         let (kind, status, reason) = part;
-        let replaced = (kind != ConditionType::Ready).then_some(part);
-        objects.push(object("shop", [1, 1], well_but(replaced)));
+        objects.push(in_state(part, seen));
         // Somebody wanted it so.
         let wanted = matches!(reason, Reason::Suspended | Reason::Paused);
         let health = if wanted { "Suspended" } else { health(seen) };

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -54,6 +55,14 @@ fn the_chart_and_the_plain_file_grant_the_same() {
         documented(),
         "left: charts/bellhop (its rules are files/operator-rules.yaml), right: deploy/rbac.yaml"
     );
+}
+
+/// The rules are written once, in the chart.
+#[test]
+fn the_plain_file_is_made_of_the_charts_rules() {
+    let made = fine(Command::new("deploy/rights.sh").output().unwrap());
+    let file = std::fs::read_to_string("deploy/rbac.yaml").unwrap();
+    assert!(made == file, "deploy/rbac.yaml is stale: `make manifests`");
 }
 
 /// To ask receivers through the API server takes one right more.

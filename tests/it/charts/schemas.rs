@@ -216,7 +216,7 @@ fn mistakes_are_found() {
         return;
     };
     let rendered = helm.rendered(None);
-    let example = std::fs::read_to_string("examples/full.yaml").unwrap();
+    let example = std::fs::read_to_string("examples/variants/full.yaml").unwrap();
     for (text, right, wrong) in [
         (
             &rendered,

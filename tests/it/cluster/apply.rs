@@ -224,7 +224,12 @@ async fn the_examples_apply_as_they_are() {
     let Some(space) = Space::new("examples").await else {
         return;
     };
-    for file in ["minimal", "full", "orders-sink", "minimal"] {
+    for file in [
+        "minimal",
+        "variants/full",
+        "variants/orders-sink",
+        "minimal",
+    ] {
         let text = std::fs::read_to_string(format!("examples/{file}.yaml")).unwrap();
         let here = text.replace("namespace: shop", &format!("namespace: {}", space.name));
         let said = space.kubectl_with(["apply", "-f", "-"], &here);

@@ -68,8 +68,22 @@ fn status(name: &str) -> ConditionStatus {
     all.find(|status| status.as_str() == name).unwrap()
 }
 
+/// A state of the page.
+pub type Part = (ConditionType, ConditionStatus, Reason);
+
+/// A subscription in a state that the page says is seen as `seen`.
+pub fn in_state(part: Part, seen: &str) -> Value {
+    // Ready is what the parts come to: nothing replaces one.
+    let replaced = (part.0 != ConditionType::Ready).then_some(part);
+    let mut object = object("shop", [1, 1], well_but(replaced));
+    if seen == "Terminating" {
+        object["metadata"]["deletionTimestamp"] = json!("2026-01-02T03:04:05Z");
+    }
+    object
+}
+
 /// Each state that docs/conditions.md lists, with what it says that kstatus sees.
-pub fn documented() -> Vec<((ConditionType, ConditionStatus, Reason), &'static str)> {
+pub fn documented() -> Vec<(Part, &'static str)> {
     let page = std::fs::read_to_string("docs/conditions.md").unwrap();
     let reasons = page.split("## Reasons").nth(1).unwrap();
     let mut found = Vec::new();
@@ -81,6 +95,7 @@ pub fn documented() -> Vec<((ConditionType, ConditionStatus, Reason), &'static s
             let seen = match cells[5].split(' ').next().unwrap() {
                 "InProgress" => "InProgress",
                 "Failed" => "Failed",
+                "Terminating" => "Terminating",
                 "no" => "Current",
                 other => panic!("{reason}: {other}"),
             };
@@ -131,7 +146,7 @@ pub fn on_the_way() -> Vec<(Value, &'static str)> {
 }
 
 /// What the library says of each object.
-fn ask(program: std::path::PathBuf, objects: &[Value]) -> Vec<Value> {
+pub fn ask(program: std::path::PathBuf, objects: &[Value]) -> Vec<Value> {
     let input: String = objects.iter().map(ToString::to_string).collect();
     let mut child = Command::new(program)
         .stdin(Stdio::piped())
@@ -161,9 +176,7 @@ fn kstatus_sees_each_state_as_documented() {
     for (part, seen) in documented() {
         let (kind, status, reason) = part;
         reasons.insert(reason);
-        // Ready is what the parts come to: nothing replaces one.
-        let replaced = (kind != ConditionType::Ready).then_some(part);
-        objects.push(object("shop", [1, 1], well_but(replaced)));
+        objects.push(in_state(part, seen));
         expected.push((
             format!("{kind} {} {reason}", status.as_str()),
             seen,

@@ -156,3 +156,43 @@ impl Said {
         self.err
     }
 }
+
+/// Runs only as a child of the test below.
+#[test]
+#[ignore = "fails on purpose, in a process that another test starts"]
+fn fails() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let Some(space) = runtime.block_on(Space::new("fails")) else {
+        return;
+    };
+    let event = serde_json::json!({
+        "apiVersion": "v1", "kind": "Event",
+        "metadata": { "name": "shop.1", "namespace": space.name },
+        "involvedObject": { "kind": "WebhookSubscription", "name": "shop", "namespace": space.name },
+        "type": "Warning", "reason": "SomethingHappened", "message": "to be seen"
+    });
+    for object in [super::rules::smallest("shop"), event] {
+        let said = space.kubectl_with(["create", "-f", "-"], &object.to_string());
+        said.fine();
+    }
+    panic!("on purpose");
+}
+
+#[test]
+fn a_test_that_fails_shows_objects_and_events() {
+    if plane::shared().is_none() {
+        return;
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--ignored", "--exact", "cluster::space::fails"]);
+    let said = Said::of(child, "");
+    assert!(!said.well && said.out.contains("on purpose"), "{said:?}");
+    for part in [
+        "kind: WebhookSubscription",
+        "https://hooks.example.com",
+        "SomethingHappened",
+        "to be seen",
+    ] {
+        assert!(said.out.contains(part), "{part}: {}", said.out);
+    }
+}

@@ -16,12 +16,22 @@ pub fn find(name: &str) -> Option<PathBuf> {
     if program.is_file() {
         return Some(program);
     }
-    let why = format!("skipped: no {} here; run `make tools`", program.display());
+    let next = if on_path("go") {
+        "run `make tools`"
+    } else {
+        "install Go (https://go.dev/dl), then run `make tools`"
+    };
+    let why = format!("skipped: no {} here; {next}", program.display());
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
     // Past the test runner, which shows the output of a test that passes to nobody. The bench has
     // this file as well, and not what the tests share.
     let _ = writeln!(std::io::stderr(), "{why}");
     None
+}
+
+fn on_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
 /// A program of the chosen Kubernetes.

@@ -1,5 +1,5 @@
-//! The walk of docs/install.md with the operator outside of the cluster, as it is written there: the
-//! real kubectl, the operator with the rights of deploy/rbac.yaml and the simulated provider. Oracle:
+//! The walk of the README with the operator outside of the cluster, as it is written there: the real
+//! kubectl, the operator with the rights of deploy/rbac.yaml and the simulated provider. Oracle:
 //! what the page shows.
 
 use std::process::Command;
@@ -9,9 +9,10 @@ use super::plane::{self, free_port};
 use super::process::{bellhop, start};
 use super::rights;
 use super::space::{Said, Space};
+use super::supervise::Supervised;
 
 /// What is walked.
-const PAGE: &str = "docs/install.md";
+const PAGE: &str = "README.md";
 
 /// A command of the page and what it shows of the answer.
 struct Step {
@@ -121,8 +122,39 @@ async fn the_page_is_what_happens() {
             operator.log()
         );
     }
+    the_line_of_the_help(&space, &operator);
     let calls = plane.calls(rights::ACCOUNT);
     rights::check_nothing_forbidden(&calls);
+}
+
+/// The definition goes and comes again below the running operator, as its `--help` says: in one line
+/// with the examples, which kubectl wants twice.
+fn the_line_of_the_help(space: &Space, operator: &Supervised) {
+    space.kubectl(["delete", "-f", "crds/"]).fine();
+    let help = Said::of(bellhop(&["operator", "--help"]), "").fine();
+    let line = help.lines().find_map(|line| {
+        let words = line.trim().strip_prefix("kubectl ")?;
+        words.starts_with("apply").then_some(words)
+    });
+    let line = line.expect("a line of kubectl");
+    // Who comes to a new cluster remembers nothing of its kinds.
+    let home = tempfile::tempdir().unwrap();
+    let run = || {
+        let mut kubectl = space.plane.kubectl();
+        kubectl.env("HOME", home.path());
+        kubectl.args(line.split_whitespace());
+        Said::of(kubectl, "")
+    };
+    let once = run();
+    let unknown = "ensure CRDs are installed first";
+    assert!(!once.well && once.err.contains(unknown), "{once:?}");
+    eventually("all of it is there", || run().well.then_some(()));
+    let ready = "whs/redeam-sandbox";
+    let ready = space.kubectl_in(
+        "shop",
+        ["wait", "--for=condition=Ready", ready, "--timeout=60s"],
+    );
+    assert!(ready.well, "{ready:?}\n{}", operator.log());
 }
 
 /// What `kubectl get -w` prints until a line comes, at which a person stops it.
