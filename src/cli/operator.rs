@@ -166,7 +166,7 @@ pub struct OperatorArgs {
     )]
     monitoring_namespaces: Vec<String>,
 
-    /// Requests a second to the registry with one API key
+    /// Requests a second to the registry with one API key; after a pause, those of 2.8 seconds at once
     #[arg(
         long,
         env = "BELLHOP_REQUESTS_PER_ACCOUNT",

@@ -89,8 +89,9 @@ fn about(count: usize, many: usize) -> String {
          the start, which probes what was not reachable once. A part of the \
          first {} is registered by the operator, its limits to the provider out of the way; the rest, \
          and {} for the start, are copies of these. Reads, writes and CPU are what the API server's audit log, the \
-         provider and the kernel say. The limits of requests to the provider are {BUDGET}/s over all \
-         and {CHANNEL_BUDGET}/s for a channel, as by default, each with one second's worth at once.",
+         provider and the kernel say. The limits of requests to the provider are {BUDGET}/s over all, \
+         one second's worth of it at once, and {CHANNEL_BUDGET}/s for a channel, {CHANNEL_BURST} at once, as by \
+         default.",
         Cluster::version(),
         number(count as f64),
         number(many as f64),

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::breaker::{BREAKS, Break, Breaker};
 use super::receivers::{Pods, start_pod};
-use super::rig::{KEY, Rig};
+use super::rig::{KEY, Looks, Rig};
 
 /// What is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,8 @@ async fn check(rig: &Rig, phase: Phase) {
     if matches!(phase, Phase::Delete | Phase::Retain) {
         return check_end(rig, phase).await;
     }
-    for _ in 0..1_200 {
+    let mut looks = Looks::default();
+    while looks.again().await {
         let ready = rig.condition("shop", "Ready").await;
         let status = rig.get("shop").await.unwrap().status.unwrap();
         let rotated = status.acknowledged.and_then(|known| known.rotate_keys);
@@ -88,7 +89,6 @@ async fn check(rig: &Rig, phase: Phase) {
         if done && ready.as_deref() == Some("True Ok") {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     rig.until("shop", "Ready", "True Ok").await;
     let path = if phase == Phase::Move {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bellhop::api::v1alpha1::WebhookSubscription;
@@ -31,6 +31,32 @@ use tokio_util::sync::CancellationToken;
 use super::super::rules::smallest;
 use super::super::space::Space;
 use super::breaker::{Breaker, BrokenProviders, broken_client};
+
+/// Looks at the API server over a minute: often at first, then rarely, since each takes from the time
+/// that the operators need of it.
+pub struct Looks {
+    begun: Instant,
+    pause: Duration,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            pause: Duration::ZERO,
+        }
+    }
+}
+
+impl Looks {
+    /// Waits for the time of the next one; `false` when the minute is over.
+    pub async fn again(&mut self) -> bool {
+        tokio::time::sleep(self.pause).await;
+        let next = (self.pause * 2).max(Duration::from_millis(25));
+        self.pause = next.min(Duration::from_millis(200));
+        self.begun.elapsed() < Duration::from_mins(1)
+    }
+}
 
 /// A clock that shows a later time of day, and runs as the others do.
 struct Ahead(SystemClock, Duration);
@@ -354,12 +380,12 @@ impl Rig {
     /// Waits until a condition says this.
     pub async fn until(&self, name: &str, kind: &str, says: &str) {
         let mut last = None;
-        for _ in 0..1_200 {
+        let mut looks = Looks::default();
+        while looks.again().await {
             last = self.condition(name, kind).await;
             if last.as_deref() == Some(says) {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("{name}: {kind} is {last:?}, not {says:?}, after 60 s");
     }
@@ -367,24 +393,24 @@ impl Rig {
     /// Waits until a value of `reconcile-at` is acknowledged, which a pass does last of all.
     pub async fn until_acknowledged(&self, name: &str, value: &str) {
         let mut last = None;
-        for _ in 0..1_200 {
+        let mut looks = Looks::default();
+        while looks.again().await {
             let status = self.get(name).await.unwrap().status.unwrap_or_default();
             last = status.acknowledged.and_then(|known| known.reconcile_at);
             if last.as_deref() == Some(value) {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("{name}: {last:?} is acknowledged, not {value:?}, after 60 s");
     }
 
     /// Waits until the object is gone.
     pub async fn until_gone(&self, name: &str) {
-        for _ in 0..1_200 {
+        let mut looks = Looks::default();
+        while looks.again().await {
             if self.get(name).await.is_none() {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("{name} is still there after 60 s");
     }
@@ -402,11 +428,11 @@ impl Rig {
 
     /// Waits until something holds.
     pub async fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
-        for _ in 0..1_200 {
+        let mut looks = Looks::default();
+        while looks.again().await {
             if holds() {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("not so after 60 s: {what}");
     }
