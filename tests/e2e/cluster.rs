@@ -1,12 +1,9 @@
 //! The cluster of a run: the one of tests/cluster, started here unless it runs already, or a user's
 //! (`E2E_CONTEXT`). One that was started here ends with this process, however that ends.
 
-use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::kubectl::{Kubectl, run};
 
@@ -197,11 +194,22 @@ impl Cluster {
 }
 
 /// Moves this thread, and all that it starts from now on, into the cluster's network.
+#[cfg(target_os = "linux")]
 fn enter() {
+    use std::os::fd::AsFd as _;
+
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
     let holder = holder().unwrap();
     let children = format!("/proc/{holder}/task/{holder}/children");
     let first = std::fs::read_to_string(children).unwrap();
     let first = first.split_whitespace().next().unwrap();
     let network = std::fs::File::open(format!("/proc/{first}/ns/net")).unwrap();
     move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+}
+
+/// Off Linux a run takes a user's cluster, or says why it is left out: `tests/cluster/check`.
+#[cfg(not(target_os = "linux"))]
+fn enter() {
+    panic!("the project's own cluster runs on Linux alone; E2E_CONTEXT=name takes one of yours");
 }

@@ -36,7 +36,8 @@ install_gateway_api() {
     command -v go >/dev/null || { say "go is missing: no CRDs of the Gateway API"; return 0; }
     if folder="$(cd "$module" && go mod download sigs.k8s.io/gateway-api &&
         go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)" &&
-        install -D -m 644 -t "$tools/gateway-api" "$folder"/config/crd/standard/gateway.networking.k8s.io_*.yaml; then
+        mkdir -p "$tools/gateway-api" &&
+        install -m 644 "$folder"/config/crd/standard/gateway.networking.k8s.io_*.yaml "$tools/gateway-api"; then
         echo "$want" >"$tools/gateway-api.stamp"
         say "the CRDs of the Gateway API are ready"
     else
@@ -45,6 +46,8 @@ install_gateway_api() {
 }
 
 install_node() {
+    # Off Linux too: a run against a cluster of one's own (E2E_CONTEXT) applies them.
+    install_gateway_api
     [ "$(uname)" = Linux ] || { say "no cluster of the e2e tests here: it runs on Linux alone"; return 0; }
     install_node_packages
     local program
@@ -54,5 +57,4 @@ install_node() {
     build_go coredns "$here/coredns" . coredns '-s -w'
     # What else runs in pods of the tests; its own main package, no dependencies.
     build_go pods "$here/pods" . pods '-s -w'
-    install_gateway_api
 }
