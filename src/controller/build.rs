@@ -22,13 +22,16 @@
 //!
 //! The owned Secret NAME-bellhop is [`super::owned`]'s.
 
-mod access;
 mod claim;
+mod disruption_budget;
 mod exposure;
 mod feed_token;
+mod http_route;
+mod ingress;
 mod kind;
 mod network_policy;
 mod pod;
+mod service_account;
 mod services;
 mod settings_map;
 mod stateful_set;
@@ -137,17 +140,17 @@ pub fn template_hash(objects: &[Built]) -> String {
 /// All objects of a subscription's receivers, in the order in which they are applied.
 pub fn objects(plan: &Blueprint<'_>) -> Vec<Built> {
     let mut all = vec![
-        access::service_account(plan),
+        service_account::service_account(plan),
         settings_map::config_map(plan),
     ];
     all.extend(feed_token::secret(plan));
     all.push(claim::claim(plan));
     all.extend([services::public(plan), services::feed(plan)]);
     all.extend(network_policy::network_policy(plan));
-    all.extend(access::disruption_budget(plan));
+    all.extend(disruption_budget::disruption_budget(plan));
     all.push(stateful_set::stateful_set(plan));
-    all.extend(exposure::ingress(plan));
-    all.extend(exposure::http_route(plan));
+    all.extend(ingress::ingress(plan));
+    all.extend(http_route::http_route(plan));
     all
 }
 

@@ -193,10 +193,23 @@ fn the_end_has_time_for_all_that_it_does() {
         .as_u64()
         .expect("a period");
     assert!(grace > needed, "{grace} s for {needed} s");
-    assert_eq!(
-        spec["containers"][0]["readinessProbe"]["httpGet"],
-        json!({ "path": "/readyz", "port": "admin" })
-    );
+}
+
+/// A pod that waits for keys or for its store lives: to start it again would change nothing.
+#[test]
+fn each_probe_asks_for_what_it_decides() {
+    let all = build(|_| {});
+    let container = &pod(&all)["spec"]["containers"][0];
+    let ports = container["ports"].as_array().expect("ports");
+    assert!(ports.iter().any(|port| port["name"] == "admin"));
+    for (probe, path) in [
+        ("startupProbe", "/livez"),
+        ("livenessProbe", "/livez"),
+        ("readinessProbe", "/readyz"),
+    ] {
+        let asked = &container[probe]["httpGet"];
+        assert_eq!(*asked, json!({ "path": path, "port": "admin" }), "{probe}");
+    }
 }
 
 /// A usual limit beside a larger request of the user's would have no pod made at all.
