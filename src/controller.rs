@@ -255,6 +255,9 @@ pub async fn run(parts: Parts, settings: Settings, token: CancellationToken) -> 
         async move {
             // Both lists first: who is whose rival must be known before anything is registered.
             context.waiting.listed().await;
+            if let Some(tender) = &context.tender {
+                tender.resume();
+            }
             let work = move |key, due| reconcile::reconcile(context.clone(), key, due);
             queue.run(working, work).await;
         }

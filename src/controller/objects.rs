@@ -170,6 +170,17 @@ impl Objects {
         set.template.clone()
     }
 
+    /// Of each subscription that has a StatefulSet, the digest of its pods' template.
+    pub fn templates(&self) -> Vec<(Key, String)> {
+        let entries = self.lock();
+        let of = |(key, entry): (&Key, &Entry)| {
+            let mut sets = entry.seen.iter();
+            let (_, set) = sets.find(|((kind, _), _)| *kind == Kind::StatefulSet)?;
+            Some((key.clone(), set.template.clone()?))
+        };
+        entries.iter().filter_map(of).collect()
+    }
+
     /// Whether the watch shows all of these, each as it is meant now: what a former operator left
     /// behind is as this one would write it, as far as can be told without a call.
     pub fn stand(&self, key: &Key, wanted: &[Built]) -> bool {

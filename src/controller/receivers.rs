@@ -202,12 +202,22 @@ impl Receivers {
         judge::judge(entries.get(key).unwrap_or(&none))
     }
 
+    /// Whether the pods are all of this template, and ready; before it is said how many are wanted.
+    pub fn are_ready(&self, key: &Key, template: &str) -> bool {
+        let entries = self.lock();
+        entries.get(key).is_some_and(|entry| {
+            let good = |pod: &Pod| pod.ready && pod.template.as_deref() == Some(template);
+            !entry.pods.is_empty() && entry.pods.values().all(good)
+        })
+    }
+
     /// Whether the pods are those that are wanted, and ready: a rollout is through.
     pub fn settled(&self, key: &Key) -> bool {
         let entries = self.lock();
         entries.get(key).is_none_or(|entry| {
             let Some(wanted) = &entry.wanted else {
-                return true;
+                // After a start nobody has said it yet.
+                return !entry.pods.is_empty() && entry.pods.values().all(|pod| pod.ready);
             };
             let good = |pod: &&Pod| pod.ready && pod.template.as_ref() == Some(&wanted.template);
             let good = entry.pods.values().filter(good).count();

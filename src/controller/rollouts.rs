@@ -1,8 +1,9 @@
 //! Which subscriptions have their pods replaced now: a few at a time, so that a new image that does
 //! not work reaches the others slowly, and somebody sees it before it has reached all.
 //!
-//! Owns: the slots, and who waits for one. Never here: a first start, which replaces nothing; a slot
-//! that is held for ever: a rollout that comes to no end gives it up after a while.
+//! Owns: the slots, and who waits for one. Slots are not written down: the next operator finds out
+//! whose pods are not through ([`Rollouts::resume`]). Never here: a first start, which replaces
+//! nothing; a slot that is held for ever: a rollout that comes to no end gives it up after a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,6 +74,15 @@ impl Rollouts {
             }
         }
         true
+    }
+
+    /// After a start: this one is not through that a former operator has begun. It holds a slot like
+    /// any other, if there is one left: the former operator may have had a higher limit, and what
+    /// never gets ready must not keep all others waiting.
+    pub fn resume(&self, key: &Key, to: &str) {
+        if self.lock().running.len() < self.limit {
+            self.begin(key, to);
+        }
     }
 
     /// Whether it waits for a slot, and there is one.
@@ -164,6 +174,21 @@ mod tests {
         assert_eq!(*given_up.lock().expect("no panic"), [key("a"), key("c")]);
         rollouts.forget(&key("d"));
         assert_eq!(rollouts.counts(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_a_former_operator_has_begun_holds_a_slot() {
+        let clock = ByHand::new();
+        let rollouts = Rollouts::new(2, clock.clone());
+        for name in ["a", "b", "c"] {
+            rollouts.resume(&key(name), "old");
+        }
+        assert_eq!(rollouts.counts(), (2, 0), "no more than there are");
+        assert!(!rollouts.begin(&key("d"), "new"));
+        assert!(rollouts.begin(&key("a"), "new"), "in the slot that it has");
+        let step = Duration::from_secs(1);
+        clock.advance(Duration::from_secs(6), step).await;
+        assert_eq!(rollouts.free(|one| *one == key("b"), |_| {}), [key("d")]);
     }
 
     #[tokio::test]

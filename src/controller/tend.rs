@@ -84,6 +84,16 @@ pub struct Task<'a> {
 }
 
 impl Tender {
+    /// After a start, when all is listed and before anything is written: what a former operator has
+    /// begun to replace goes on in a slot.
+    pub fn resume(&self) {
+        for (key, template) in self.objects.templates() {
+            if !self.receivers.are_ready(&key, &template) {
+                self.rollouts.resume(&key, &template);
+            }
+        }
+    }
+
     /// They are gone.
     pub fn forget(&self, key: &Key) {
         self.receivers.forget(key);

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bellhop::controller::access::{Access, Answer, Unreachable};
@@ -126,7 +127,7 @@ pub async fn until_set(rig: &Rig, name: &str) -> StatefulSet {
         if let Some(set) = set(rig, name).await {
             return set;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("no StatefulSet {name} after 60 s");
 }
@@ -232,7 +233,7 @@ async fn a_wait_for_receivers_is_given_up_for_a_change() {
         if until_set(&rig, "shop").await.metadata.generation != before {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let now = until_set(&rig, "shop").await;
     let spec = now.spec.unwrap().template.spec.unwrap();
@@ -320,7 +321,7 @@ async fn a_new_image_is_rolled_out_one_after_the_other() {
             if turn.is_some() {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let turn = turn.expect("somebody's turn within 60 s");
         let waiting = names.iter().filter(|name| **name != turn);
@@ -336,6 +337,116 @@ async fn a_new_image_is_rolled_out_one_after_the_other() {
     let asked: Vec<String> = asked.filter(|call| call.starts_with("registry")).collect();
     assert!(asked.is_empty(), "{asked:?}");
     second.stop().await;
+}
+
+/// The slot is held on by the next operator: else each change of the leader in the middle of a bad
+/// rollout would let it reach another subscription.
+#[tokio::test]
+async fn a_rollout_outlives_its_operator() {
+    let Some(rig) = Rig::new("outlives").await else {
+        return;
+    };
+    let pods_are = Pods::new(&rig);
+    let first = rig.operator_with_receivers("an-image:1", pods_are.clone());
+    rig.create_keys("redeam-keys", KEY).await;
+    let names = ["a", "b"];
+    for (name, kind) in names.into_iter().zip(["Rate", "Booking"]) {
+        rig.create(name, |object| {
+            object["spec"]["notifications"] = json!([{ "type": kind }]);
+        })
+        .await;
+        start_pod(&rig, name).await;
+        rig.until(name, "Ready", "True Ok").await;
+    }
+    first.stop().await;
+    let second = rig.operator_with_receivers("an-image:2", pods_are.clone());
+    let turn = until_rolled(&rig, &names).await;
+    let other = if turn == "a" { "b" } else { "a" };
+    // The new pod of the one is there, and does not get ready.
+    end_pod(&rig, turn).await;
+    second.stop().await;
+    start_pod(&rig, turn).await;
+    pod_is(&rig, turn, "False").await;
+    let third = rig.operator_with_receivers("an-image:2", pods_are.clone());
+    rig.until(turn, "ReceiverAvailable", "False ReceiverNotReady")
+        .await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(
+        !has_image(&rig, other, "an-image:2").await,
+        "{turn} goes on"
+    );
+    pod_is(&rig, turn, "True").await;
+    assert_eq!(until_rolled(&rig, &[other]).await, other);
+    third.stop().await;
+}
+
+/// The first of these whose set has the second image.
+async fn until_rolled<'a>(rig: &Rig, names: &[&'a str]) -> &'a str {
+    for _ in 0..1_200 {
+        for name in names {
+            if has_image(rig, name, "an-image:2").await {
+                return name;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("nobody's turn within 60 s");
+}
+
+/// What moves all the time is written once a minute, and the time of the last notification, which
+/// moves with each of them, more seldom still. Oracle: the API server's own record of calls.
+#[tokio::test]
+async fn moving_numbers_are_no_storm_of_writes() {
+    let Some((rig, pods_are, operator)) = begun("pace").await else {
+        return;
+    };
+    let numbers = |at: usize| {
+        let backlog = ["1+", "100+", "10k+"][at % 3];
+        let time = format!("2026-11-26T07:00:{:02}.000Z", at % 60);
+        json!({ "backlog": backlog, "lastNotificationTime": time })
+    };
+    pods_are.are(Mood::Saying(numbers(0)));
+    start_pod(&rig, "shop").await;
+    rig.until("shop", "Ready", "True Ok").await;
+    let said = || async {
+        let status = rig.get("shop").await.unwrap().status.unwrap();
+        let status = serde_json::to_value(status).unwrap();
+        (
+            status["backlog"].clone(),
+            status["lastNotificationTime"].clone(),
+        )
+    };
+    let (first, time) = said().await;
+    assert_eq!(first, "1+");
+    let before = status_writes(&rig);
+    let (asked, begun) = (pods_are.asked.load(Ordering::SeqCst), Instant::now());
+    // They say something else whenever they are asked, until it is written.
+    let rounds = || pods_are.asked.load(Ordering::SeqCst) - asked;
+    while said().await.0 == first {
+        pods_are.are(Mood::Saying(numbers(1 + rounds() % 2)));
+        assert!(
+            begun.elapsed() < Duration::from_mins(2),
+            "{} rounds",
+            rounds()
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    println!("{} rounds in {:?}", rounds(), begun.elapsed());
+    assert!(rounds() >= 2, "{} rounds", rounds());
+    assert_eq!(status_writes(&rig) - before, 1, "in {} rounds", rounds());
+    assert_eq!(said().await.1, time, "within five minutes");
+    operator.stop().await;
+}
+
+/// How often the status of a subscription of this test was written, or tried to.
+fn status_writes(rig: &Rig) -> usize {
+    let calls = rig.space.plane.calls("admin").into_iter();
+    let of_status = calls.filter(|call| {
+        call.what == "bellhop.dev/webhooksubscriptions/status"
+            && call.namespace == rig.space.name
+            && call.verb != "get"
+    });
+    of_status.count()
 }
 
 async fn has_image(rig: &Rig, name: &str, image: &str) -> bool {
