@@ -10,6 +10,7 @@ mod lint;
 mod metrics;
 mod monitoring;
 mod plain;
+mod pod_monitor;
 mod render;
 mod rights;
 mod schemas;

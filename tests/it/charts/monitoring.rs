@@ -181,10 +181,24 @@ fn no_alert_is_without_a_test() {
 #[test]
 fn every_alert_is_explained() {
     let page = std::fs::read_to_string("docs/operations.md").unwrap();
-    let sections = page
-        .lines()
-        .filter_map(|line| line.strip_prefix("### Bellhop"));
-    let explained: BTreeSet<String> = sections.map(|name| format!("Bellhop{name}")).collect();
+    let mut explained = BTreeSet::new();
+    for section in page.split("\n### ").skip(1) {
+        let (name, text) = section.split_once('\n').unwrap();
+        if !name.starts_with("Bellhop") {
+            continue;
+        }
+        let text = text.split("\n## ").next().unwrap();
+        // First what it means, then where to look, then the remedy.
+        let (meaning, rest) = text
+            .split_once("*Check*")
+            .unwrap_or_else(|| panic!("{name}"));
+        let remedy = rest.split_once("*Do*").or_else(|| rest.split_once("*do*"));
+        let (check, remedy) = remedy.unwrap_or_else(|| panic!("{name}"));
+        assert!(meaning.trim().len() > 20, "{name} means {meaning}");
+        assert!(check.trim().len() >= 3, "{name}: {check}");
+        assert!(remedy.trim().len() > 10, "{name}: {remedy}");
+        assert!(explained.insert(name.to_owned()), "{name} twice");
+    }
     let names = alerts().into_iter();
     let names: BTreeSet<String> = names
         .map(|alert| alert["alert"].as_str().unwrap().to_owned())

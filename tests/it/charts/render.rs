@@ -128,6 +128,16 @@ fn labels_annotations_and_placement_reach_every_object_and_pod() {
         template["metadata"]["annotations"]["example.com/scrape"],
         "no"
     );
+    // The operator's own: pods of hooks may run beside it.
+    let anti = &template["spec"]["affinity"]["podAntiAffinity"];
+    let terms = &anti["requiredDuringSchedulingIgnoredDuringExecution"];
+    assert_eq!(
+        *terms,
+        json!([{
+            "topologyKey": "kubernetes.io/hostname",
+            "labelSelector": { "matchLabels": { "app.kubernetes.io/component": "operator" } },
+        }])
+    );
     let spread = &template["spec"]["topologySpreadConstraints"];
     let own = &spread[0]["labelSelector"]["matchLabels"];
     assert_eq!(own["app.kubernetes.io/component"], "operator");
@@ -264,5 +274,101 @@ fn the_notes_say_what_comes_next() {
             "{name}: {notes}"
         );
         assert!(notes.contains("helm test bellhop"), "{name}: {notes}");
+        assert!(!notes.contains("kubectl apply"), "{name}: {notes}");
     }
+}
+
+/// What NOTES.txt says where the resource is in the cluster already. An install asks the cluster for
+/// that, and `template`, which can be told, shows no notes: they are a template of the test's here.
+#[test]
+fn with_the_resource_in_the_cluster_the_notes_go_on_to_a_subscription() {
+    let Some(helm) = Helm::find() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let chart = folder.path();
+    std::fs::create_dir(chart.join("templates")).unwrap();
+    for file in ["Chart.yaml", "values.yaml", "templates/_helpers.tpl"] {
+        std::fs::copy(Path::new("charts/bellhop").join(file), chart.join(file)).unwrap();
+    }
+    let notes = std::fs::read_to_string("charts/bellhop/templates/NOTES.txt").unwrap();
+    let template = format!(
+        "{{{{ define \"notes\" }}}}{notes}{{{{ end }}}}notes: |\n{{{{ include \"notes\" . | indent 2 }}}}"
+    );
+    std::fs::write(chart.join("templates/notes.yaml"), template).unwrap();
+    let chart = chart.to_str().unwrap();
+    let known = "bellhop.dev/v1alpha1/WebhookSubscription";
+    let notes = |more: &[&str]| {
+        let arguments = [&["template", "bellhop", chart], more].concat();
+        let text = fine(helm.run(arguments));
+        documents(&text)[0]["notes"].as_str().unwrap().to_owned()
+    };
+    let first = "helm install bellhop-crds charts/bellhop-crds";
+    let next = "kubectl apply -f examples/minimal.yaml";
+    let (with, without) = (notes(&["--api-versions", known]), notes(&[]));
+    assert!(with.contains(next) && !with.contains(first), "{with}");
+    assert!(with.contains("kubectl get whs"), "{with}");
+    assert!(
+        without.contains(first) && !without.contains(next),
+        "{without}"
+    );
+    assert!(Path::new("examples/minimal.yaml").is_file());
+}
+
+/// Who may reach the operator, and whom it may: as values.yaml says, rule by rule.
+#[test]
+fn the_network_policy_is_as_the_values_say() {
+    let Some(helm) = Helm::find() else {
+        return;
+    };
+    let policy = |values: Option<&Path>| {
+        let all = documents(&helm.rendered(values));
+        only(&all, "NetworkPolicy")["spec"].clone()
+    };
+    let test = json!({ "podSelector": { "matchLabels": {
+        "app.kubernetes.io/name": "bellhop",
+        "app.kubernetes.io/component": "test",
+        "app.kubernetes.io/instance": "bellhop",
+    } } });
+    let monitoring = |namespaces: Value| {
+        json!({ "namespaceSelector": { "matchExpressions": [{
+            "key": "kubernetes.io/metadata.name", "operator": "In", "values": namespaces,
+        }] } })
+    };
+    let spec = policy(None);
+    assert_eq!(spec["policyTypes"], json!(["Ingress"]));
+    assert_eq!(spec["egress"], Value::Null, "all of it is allowed");
+    let from = json!([test, monitoring(json!(["monitoring"]))]);
+    assert_eq!(
+        spec["ingress"],
+        json!([{ "ports": [{ "port": "admin" }], "from": from }])
+    );
+
+    let spec = policy(Some(Path::new("tests/charts/values/everything.yaml")));
+    assert_eq!(spec["policyTypes"], json!(["Ingress", "Egress"]));
+    let given = json!({
+        "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "monitoring" } },
+        "podSelector": { "matchExpressions": [
+            { "key": "app", "operator": "In", "values": ["prometheus"] },
+        ] },
+    });
+    let from = json!([
+        test,
+        monitoring(json!(["prometheus", "observability"])),
+        given
+    ]);
+    assert_eq!(
+        spec["ingress"],
+        json!([{ "ports": [{ "port": "admin" }], "from": from }])
+    );
+    assert_eq!(
+        spec["egress"],
+        json!([
+            { "ports": [{ "port": 53, "protocol": "UDP" }, { "port": 53, "protocol": "TCP" }] },
+            {
+                "to": [{ "ipBlock": { "cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"] } }],
+                "ports": [{ "port": 443 }],
+            },
+        ])
+    );
 }
