@@ -11,6 +11,7 @@ pub mod kstatus;
 mod kubectl;
 mod limits;
 mod operator;
+mod plain;
 mod plane;
 mod process;
 mod remaining;
