@@ -12,6 +12,7 @@ mod charts;
 mod cluster;
 mod durability;
 mod flags;
+mod image;
 mod pipeline;
 mod probe;
 mod process;
