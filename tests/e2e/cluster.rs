@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::kubectl::{Kubectl, run};
+use crate::kubectl::{Kubectl, Said, run};
 
 /// A running cluster.
 pub struct Cluster {
@@ -42,7 +42,23 @@ fn script(name: &str) -> Command {
 }
 
 fn runs_already() -> bool {
-    run(script("enter").arg("true"), "").well
+    inside("true").well
+}
+
+/// Runs a command in the network of the project's cluster; words with blanks between.
+pub fn inside(command: &str) -> Said {
+    run(script("enter").args(command.split_whitespace()), "")
+}
+
+/// Has the project's cluster run, with these images in it; its own words go to the terminal.
+pub fn up(image: &Path) {
+    let up = script("up").arg(image).status().unwrap();
+    assert!(up.success(), "the cluster did not start");
+}
+
+/// Makes an image of the tests' own pods.
+pub fn make_pods_image(at: &Path) {
+    run(script("image").arg("pods").arg(at), "").fine();
 }
 
 /// The number of the process that holds the project's cluster.
@@ -79,14 +95,16 @@ impl Cluster {
         }
     }
 
-    /// Whether a run starts one here, and ends it: not a user's, nor one that runs already.
+    /// Whether a run takes a user's.
+    pub fn is_of_user() -> bool {
+        std::env::var_os("E2E_CONTEXT").is_some()
+    }
+
+    /// Whether a run starts the project's, and ends it: not where one runs already.
     ///
     /// # Errors
     /// Why there can be none here.
     pub fn is_to_be_started() -> Result<bool, String> {
-        if std::env::var_os("E2E_CONTEXT").is_some() {
-            return Ok(false);
-        }
         image_of_project()?;
         Ok(!runs_already())
     }
@@ -147,9 +165,7 @@ impl Cluster {
             guard.process_group(0).stdin(Stdio::piped());
             Guard(guard.spawn().unwrap())
         });
-        // Its own words go to the terminal.
-        let up = script("up").arg(&image).status().unwrap();
-        assert!(up.success(), "the cluster did not start");
+        up(&image);
         enter();
         let tools = project("target/tools/bin");
         Ok(Self {
@@ -171,18 +187,8 @@ impl Cluster {
             return std::env::var("E2E_NEXT_IMAGE").ok();
         }
         let next = "localhost/bellhop:next";
-        let mut tag = script("enter");
-        tag.args([
-            "ctr",
-            "--namespace",
-            "k8s.io",
-            "images",
-            "tag",
-            "--force",
-            &self.image,
-            next,
-        ]);
-        run(&mut tag, "").fine();
+        let tag = "ctr --namespace k8s.io images tag --force";
+        inside(&format!("{tag} {} {next}", self.image)).fine();
         Some(next.to_owned())
     }
 

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use crate::kubectl::eventually;
 use crate::operator;
-use crate::shop::{NAME, Shop};
+use crate::shop::{NAME, Seen, Shop};
+use crate::skip;
 use crate::world::World;
 
 /// The store of a deleted subscription goes on under the next one of its name: no event twice under
@@ -35,7 +36,7 @@ pub fn the_volume_is_grown_kept_and_reused(world: &World) {
         });
         shop.until_ready();
     } else {
-        println!("skipped: the storage class of this cluster allows no growth");
+        skip::without("the storage class of this cluster allows no growth");
     }
 
     shop.unsubscribe();
@@ -53,21 +54,24 @@ pub fn the_volume_is_grown_kept_and_reused(world: &World) {
         "the claim is kept"
     );
 
-    let before = shop.seen("feed-consumer").unwrap();
+    let seen = || ["feed-consumer", "orders"].map(|service| shop.seen(service).unwrap());
+    let before = seen();
     // A volume never shrinks: less than it has would be refused.
     shop.subscribe(|object| {
         object["spec"]["state"] = json!({ "embedded": { "size": size } });
     });
     shop.until_ready();
     assert_eq!(&shop.get(&claim)["metadata"]["uid"], uid, "and used again");
+    until_compared(&shop);
     // The feed has another token: an annotation makes the kubelet look at the mounted one at once.
     shop.kubectl("annotate pod feed bellhop.dev/e2e=look");
     let from = provider.counts();
     provider.load(40, 20);
     assert_eq!(provider.counts().since(from).never, 0);
     shop.until_equal(&provider.owed().0, 60);
-    let after = shop.seen("feed-consumer").unwrap();
-    println!("events before {}, after {}", before.events, after.events);
+    for (before, after) in before.iter().zip(&seen()) {
+        nothing_is_told_again(before, after);
+    }
 
     // The last one takes it along.
     shop.patch(&json!({ "spec": { "state": { "embedded": { "onDelete": "Delete" } } } }));
@@ -81,6 +85,51 @@ pub fn the_volume_is_grown_kept_and_reused(world: &World) {
         }
     });
     shop.close();
+}
+
+/// Waits until the receiver has compared everything with the provider, and read what it had to: by
+/// its metrics, which need no token.
+fn until_compared(shop: &Shop<'_>) {
+    let path = format!(
+        "/api/v1/namespaces/{}/pods/{NAME}-0:8081/proxy/metrics",
+        shop.namespace
+    );
+    eventually("the first resync has ended", 60, || {
+        let metrics = shop.raw(&path)?;
+        let number = |name: &str| -> f64 {
+            let lines = metrics.lines().filter(|line| line.starts_with(name));
+            let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+            values.sum()
+        };
+        let (ended, waiting) = (
+            number("bellhop_pipeline_resyncs_total"),
+            number("bellhop_store_marks{") + number("bellhop_store_marks "),
+        );
+        if ended > 0.0 && waiting == 0.0 {
+            Ok(())
+        } else {
+            Err(format!("{ended} resyncs ended, {waiting} marks"))
+        }
+    });
+}
+
+/// What did not change meanwhile has the event that it had: an empty store would tell it anew, under
+/// another id.
+fn nothing_is_told_again(before: &Seen, after: &Seen) {
+    let same = |key: &&String| before.entities[*key]["data"] == after.entities[*key]["data"];
+    let kept: Vec<&String> = before.entities.keys().filter(same).collect();
+    println!(
+        "events before {}, after {}; {} of {} entities did not change",
+        before.events,
+        after.events,
+        kept.len(),
+        before.entities.len()
+    );
+    assert!(!kept.is_empty());
+    for key in kept {
+        let id = |seen: &Seen| seen.entities[key]["id"].clone();
+        assert_eq!(id(before), id(after), "{key}");
+    }
 }
 
 fn expandable(world: &World, claim: &serde_json::Value) -> bool {

@@ -1,11 +1,12 @@
-//! That a cluster which a run started ends with it, whatever ends the run. Oracle: the kernel's list
-//! of processes, and the folder of the cluster.
+//! The cluster that a run starts: it has no way out, takes newer images, and ends with the run,
+//! whatever ends that. Oracle: the kernel's interfaces, routes and processes, containerd's list of
+//! images, and the folder of the cluster.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use crate::cluster::{Cluster, holder, project};
+use crate::cluster::{Cluster, holder, inside, make_pods_image, project, up};
 use crate::kubectl::eventually;
 
 /// In the environment of a run that only holds a cluster.
@@ -43,6 +44,10 @@ pub fn a_killed_run_leaves_nothing() {
     let holder = holder().unwrap_or_else(|_| panic!("no cluster is held: {said:?}"));
     let process = format!("/proc/{holder}");
     assert!(Path::new(&process).exists(), "it runs");
+    let while_it_runs = std::panic::catch_unwind(|| {
+        there_is_no_way_out();
+        newer_images_are_taken();
+    });
     run.kill().unwrap();
     run.wait().unwrap();
     eventually("the cluster is gone", 60, || {
@@ -53,4 +58,39 @@ pub fn a_killed_run_leaves_nothing() {
         }
         Err(format!("{left:?}"))
     });
+    if let Err(panic) = while_it_runs {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Before the first pod there are the loopback and the node's bridge; pods are joined to another one.
+fn there_is_no_way_out() {
+    let up = inside("ip -brief link show up").fine();
+    let names = up.lines().filter_map(|line| line.split_whitespace().next());
+    let strange =
+        |name: &&str| !["lo", "node0", "cni0"].contains(name) && !name.starts_with("veth");
+    assert_eq!(names.clone().find(strange), None, "{up}");
+    assert!(names.clone().any(|name| name == "node0"), "{up}");
+    for family in ["-4", "-6"] {
+        let default = inside(&format!("ip {family} route show table all default")).fine();
+        assert!(!default.contains("default dev"), "{default}");
+        assert!(!default.contains(" via "), "{default}");
+    }
+    // An address for documents, which is nobody's.
+    let way = inside("ip route get 198.51.100.1");
+    assert!(!way.well, "{}", way.out);
+}
+
+/// A second `up` does not start anything, but pods get what it is given: else a run on a cluster
+/// that runs already would test the image of the day before.
+fn newer_images_are_taken() {
+    let there = || inside("ctr --namespace k8s.io images ls name==localhost/pods:e2e").fine();
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("pods.tar");
+    // Another one of the same name: it holds the time when it was built.
+    make_pods_image(&image);
+    let before = there();
+    assert!(before.contains("localhost/pods:e2e"), "{before}");
+    up(&image);
+    assert_ne!(there(), before);
 }

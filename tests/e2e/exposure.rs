@@ -3,18 +3,13 @@
 
 use serde_json::json;
 
-use crate::cluster::project;
 use crate::kubectl::eventually;
 use crate::shop::{NAME, Shop};
 use crate::world::World;
 
 pub fn ingress_and_http_route(world: &World) {
     let _provider = world.provider();
-    let crds = project("target/tools/gateway-api");
-    world
-        .cluster
-        .kubectl
-        .fine(&format!("apply --server-side -f {}", crds.display()));
+    world.bring_gateway_api();
     let shop = Shop::open(world, "exposure");
     shop.subscribe(|object| {
         object["spec"]["exposure"] = json!({ "ingress": { "className": "nginx" } });

@@ -1,18 +1,18 @@
 //! The first minute of a subscription, and what its pod is like.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
 use crate::kubectl::eventually;
-use crate::shop::{NAME, Shop};
+use crate::shop::{NAME, Shop, is_ready};
 use crate::world::World;
 
 /// From `kubectl apply` to the first event at a consumer, with the image on the node.
 const FIRST_EVENT: i64 = 20_000;
 
-/// From the container's start to its readiness; Kubernetes tells both in whole seconds.
-const READY: i64 = 2;
+/// From the container's start to its readiness.
+const READY: i64 = 2_000;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -22,7 +22,10 @@ const IDLE: u64 = 20 * MIB;
 
 /// All that is resident in its process. Most of it are pages of the program, which are on the node
 /// once for all of its receivers and can be read again at any time.
-const RESIDENT: u64 = 24 * MIB;
+const RESIDENT: u64 = 22 * MIB;
+
+/// How often memory is looked at, a second between.
+const SAMPLES: usize = 25;
 
 fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -102,17 +105,9 @@ pub fn what_a_pod_is_like(world: &World) {
     // A pod that finds its keys: the first one has to wait for them.
     let uid = shop.receiver()["metadata"]["uid"].clone();
     shop.kubectl(&format!("delete pod {NAME}-0"));
-    shop.until_replaced(&uid, 60);
-    let pod = shop.receiver();
-    let started = seconds(&pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]);
-    let conditions = pod["status"]["conditions"].as_array().unwrap();
-    let ready = conditions
-        .iter()
-        .find(|one| one["type"] == "Ready")
-        .unwrap();
-    let took = seconds(&ready["lastTransitionTime"]) - started;
-    println!("ready {took} s after the start of the container");
-    assert!(took <= READY, "{took} s");
+    let (pod, took) = until_ready_again(world, &shop, &uid);
+    println!("ready {took} ms after the start of the container");
+    assert!(took < READY, "{took} ms");
 
     assert_eq!(pod["spec"]["automountServiceAccountToken"], json!(false));
     let policy = shop.get(&format!("networkpolicy {NAME}"));
@@ -131,25 +126,70 @@ pub fn what_a_pod_is_like(world: &World) {
     assert!(policy["spec"]["ingress"][2]["from"].is_array(), "{policy}");
 
     shop.until_equal(&provider.truth(&["rate"]), 60);
-    let (working_set, resident) = eventually("the receiver is idle", 60, || {
-        let found = memory(world, &shop)?;
-        if found.0 <= IDLE && found.1 <= RESIDENT {
-            Ok(found)
-        } else {
-            Err(format!(
-                "{} bytes in its working set, {} resident",
-                found.0, found.1
-            ))
-        }
-    });
+    let (working_set, resident) = most_memory(world, &shop);
     let mib = |bytes: u64| bytes as f64 / MIB as f64;
     println!(
         "idle: {:.1} MiB working set, {:.1} MiB resident",
         mib(working_set),
         mib(resident)
     );
+    assert!(
+        working_set <= IDLE,
+        "{working_set} bytes in its working set"
+    );
+    assert!(resident <= RESIDENT, "{resident} bytes resident");
     shop.unsubscribe();
     shop.close();
+}
+
+/// The pod after this one when it is ready, and the milliseconds since its container started.
+///
+/// Kubernetes stamps both in whole seconds. So readiness is when somebody who asks without a pause
+/// sees it, which is a little later than it is so; and the start is the kernel's, to a hundredth of
+/// a second. The kernel of another cluster's node cannot be asked: there it is the difference of the
+/// stamps, which may be less than a second too long or too short.
+fn until_ready_again(world: &World, shop: &Shop<'_>, before: &Value) -> (Value, i64) {
+    let waiting = Instant::now();
+    let pod = loop {
+        let named = shop.find(&format!("pod {NAME}-0"));
+        if let Some(pod) = named.filter(|pod| &pod["metadata"]["uid"] != before && is_ready(pod)) {
+            break pod;
+        }
+        assert!(
+            waiting.elapsed().as_secs() < 60,
+            "no other receiver is ready"
+        );
+    };
+    if world.cluster.own {
+        let age = age_ms(process(&pod).unwrap());
+        return (pod, age);
+    }
+    let started = &pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"];
+    let mut conditions = pod["status"]["conditions"].as_array().unwrap().iter();
+    let ready = conditions.find(|one| one["type"] == "Ready").unwrap();
+    let seconds = seconds(&ready["lastTransitionTime"]) - seconds(started);
+    (pod, seconds * 1_000)
+}
+
+/// For how long a process has run: the kernel counts both in hundredths of a second since the boot.
+fn age_ms(pid: u32) -> i64 {
+    let uptime = read("/proc/uptime".to_owned()).unwrap();
+    let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+    let stat = read(format!("/proc/{pid}/stat")).unwrap();
+    // Its name, in parentheses, may have blanks.
+    let behind = stat.rsplit_once(')').unwrap().1;
+    let started: f64 = behind.split_whitespace().nth(19).unwrap().parse().unwrap();
+    ((uptime - started / 100.0) * 1_000.0) as i64
+}
+
+/// The most of each that an idle receiver has over a while in which the operator asks it once: what
+/// it answers with is resident from then on.
+fn most_memory(world: &World, shop: &Shop<'_>) -> (u64, u64) {
+    // What the kubelet tells of a new pod comes late.
+    let sample = || eventually("memory is told", 60, || memory(world, shop));
+    let samples: Vec<(u64, u64)> = std::iter::repeat_with(sample).take(SAMPLES).collect();
+    let most = |of: fn(&(u64, u64)) -> u64| samples.iter().map(of).max().unwrap_or_default();
+    (most(|one| one.0), most(|one| one.1))
 }
 
 /// The receiver's working set and what is resident, in bytes: as the kernel counts them where the pod

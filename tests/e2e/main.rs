@@ -25,12 +25,14 @@ mod operator;
 mod provider;
 mod reload;
 mod shop;
+#[path = "../it/skip.rs"]
+mod skip;
 mod upgrade;
 mod walk;
 mod world;
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cluster::Cluster;
 use world::World;
@@ -40,6 +42,12 @@ type Scenario = (&'static str, fn(&World));
 
 /// The one that comes before there is a cluster.
 const ENDING: &str = "ending::a_killed_run_leaves_nothing";
+
+/// The one that comes after all others, on a user's cluster.
+const TAKEN_AWAY: &str = "world::a_users_cluster_is_as_before";
+
+/// All scenarios, on the project's own cluster, when image and tools are built.
+const WHOLE: Duration = Duration::from_mins(15);
 
 const SCENARIOS: [Scenario; 13] = [
     (
@@ -111,17 +119,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut tally = Tally::new();
-    if ending {
-        match Cluster::is_to_be_started() {
-            Ok(true) => {
-                tally.attempt(ENDING, ending::a_killed_run_leaves_nothing);
-            }
-            Ok(false) => println!("skipped: {ENDING}: the cluster is not one that this run ends"),
-            Err(why) => return skipped(&why),
-        }
+    if ending && let Err(why) = try_ending(&mut tally) {
+        return skipped(&why);
     }
     if chosen.is_empty() {
-        return tally.told();
+        return tally.told(None);
     }
     let cluster = match Cluster::start() {
         Ok(cluster) => cluster,
@@ -133,8 +135,25 @@ fn main() -> ExitCode {
             world.clean();
         }
     }
+    let limit = (world.cluster.own && filters.is_empty()).then_some(WHOLE);
+    if !world.cluster.own {
+        tally.attempt(TAKEN_AWAY, || world.take_away());
+    }
     world.cluster.end();
-    tally.told()
+    tally.told(limit)
+}
+
+/// What is about a cluster that a run starts itself.
+fn try_ending(tally: &mut Tally) -> Result<(), String> {
+    if Cluster::is_of_user() {
+        println!("not for a user's cluster: {ENDING}");
+    } else if Cluster::is_to_be_started()? {
+        tally.attempt(ENDING, ending::a_killed_run_leaves_nothing);
+    } else {
+        let why = "a cluster runs already; `make cluster-down` ends it";
+        tally.attempt(ENDING, || skip::without(why));
+    }
+    Ok(())
 }
 
 /// For want of a cluster; a failure where CI=true.
@@ -180,17 +199,26 @@ impl Tally {
         ended.is_ok()
     }
 
-    fn told(&self) -> ExitCode {
+    /// What became of all, in the time that they may take.
+    fn told(&self, limit: Option<Duration>) -> ExitCode {
+        let took = self.begun.elapsed();
         println!(
             "e2e: {} of {} scenarios passed, {:.0} s",
             self.passed,
             self.passed + self.failed.len(),
-            self.begun.elapsed().as_secs_f32()
+            took.as_secs_f32()
         );
-        if self.failed.is_empty() {
-            return ExitCode::SUCCESS;
+        let late = limit.is_some_and(|limit| took >= limit);
+        if late {
+            println!("failed: the whole takes {} s or more", WHOLE.as_secs());
         }
-        println!("failed: {}", self.failed.join(", "));
-        ExitCode::FAILURE
+        if !self.failed.is_empty() {
+            println!("failed: {}", self.failed.join(", "));
+        }
+        if late || !self.failed.is_empty() {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        }
     }
 }

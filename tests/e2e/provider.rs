@@ -94,6 +94,32 @@ impl Counts {
     }
 }
 
+/// What consumers must end with.
+pub struct Truth {
+    /// The objects, by key.
+    pub entities: serde_json::Map<String, Value>,
+    /// The kinds of which consumers have nothing else.
+    kinds: Vec<&'static str>,
+    /// Of these nothing is said.
+    excused: BTreeSet<String>,
+}
+
+impl Truth {
+    /// Says nothing of these any more.
+    pub fn excuse(&mut self, entities: BTreeSet<String>) {
+        self.entities.retain(|key, _| !entities.contains(key));
+        self.excused.extend(entities);
+    }
+
+    /// Whether consumers should not have it.
+    pub fn lacks(&self, key: &str) -> bool {
+        let kind = key.split('/').next().unwrap_or_default();
+        self.kinds.contains(&kind)
+            && !self.entities.contains_key(key)
+            && !self.excused.contains(key)
+    }
+}
+
 /// The provider, and the way to its control API.
 pub struct Provider<'a> {
     cluster: &'a Cluster,
@@ -147,22 +173,26 @@ impl<'a> Provider<'a> {
         }
     }
 
-    /// The state that consumers must end with: the objects of these kinds, by key.
-    pub fn truth(&self, kinds: &[&str]) -> serde_json::Map<String, Value> {
-        let mut all = serde_json::Map::new();
+    /// The state that consumers must end with: all objects of these kinds.
+    pub fn truth(&self, kinds: &[&'static str]) -> Truth {
+        let mut truth = Truth {
+            entities: serde_json::Map::new(),
+            kinds: kinds.to_vec(),
+            excused: BTreeSet::new(),
+        };
         for kind in kinds {
             match self.get(&format!("truth?prefix={kind}/")).unwrap() {
-                Value::Object(truth) => all.extend(truth),
+                Value::Object(found) => truth.entities.extend(found),
                 other => panic!("no truth of {kind}: {other}"),
             }
         }
-        all
+        truth
     }
 
     /// The same, but of bookings only those that somebody was told of with a 200: no call lists them.
     /// And the entities of which the last notification never got a 200: what consumers have of them
     /// may be old until a resync.
-    pub fn owed(&self) -> (serde_json::Map<String, Value>, BTreeSet<String>) {
+    pub fn owed(&self) -> (Truth, BTreeSet<String>) {
         let (mut told, mut untold) = (BTreeSet::new(), BTreeSet::new());
         let mut after = 0;
         loop {
@@ -183,7 +213,10 @@ impl<'a> Provider<'a> {
             }
         }
         let mut truth = self.truth(&["rate", "booking"]);
-        truth.retain(|key, _| key.starts_with("rate/") || told.contains(key));
+        let owed = |key: &String| key.starts_with("rate/") || told.contains(key);
+        truth.entities.retain(|key, _| owed(key));
+        // Taken by a receiver whose answer did not come back.
+        truth.excused = untold.iter().filter(|key| !owed(key)).cloned().collect();
         (truth, untold)
     }
 

@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::kubectl::eventually;
-use crate::provider::{API_KEY, API_SECRET, container_security, list, namespace, pod_security};
+use crate::provider::{
+    API_KEY, API_SECRET, Truth, container_security, list, namespace, pod_security,
+};
 use crate::world::World;
 
 /// The label of the namespaces of scenarios.
@@ -41,13 +44,20 @@ impl Seen {
             .min()
     }
 
-    /// What is not as the provider has it.
-    pub fn differences(&self, truth: &Map<String, Value>) -> Vec<String> {
+    /// What is not as the provider has it: another state or none, and what the provider does not have.
+    pub fn differences(&self, truth: &Truth) -> Vec<String> {
         let differs = |(key, object): (&String, &Value)| {
             let has = self.entities.get(key).map(|one| &one["data"]);
             (has != Some(object)).then(|| key.clone())
         };
-        truth.iter().filter_map(differs).collect()
+        let there = |one: &Value| !one["type"].as_str().unwrap().ends_with(".removed");
+        let strange = |(key, one): (&String, &Value)| {
+            (there(one) && truth.lacks(key)).then(|| format!("{key}, which is not there"))
+        };
+        let differing = truth.entities.iter().filter_map(differs);
+        differing
+            .chain(self.entities.iter().filter_map(strange))
+            .collect()
     }
 }
 
@@ -159,6 +169,15 @@ impl<'a> Shop<'a> {
         self.world.cluster.kubectl.get(&what)
     }
 
+    /// One object of this namespace, if it is there.
+    pub fn find(&self, what: &str) -> Option<Value> {
+        let all = format!(
+            "--namespace={} get {what} --ignore-not-found -o json",
+            self.namespace
+        );
+        serde_json::from_str(&self.world.cluster.kubectl.fine(&all)).ok()
+    }
+
     /// Whether there is such an object.
     pub fn has(&self, what: &str) -> bool {
         let arguments = format!(
@@ -225,21 +244,43 @@ impl<'a> Shop<'a> {
         })
     }
 
+    /// What is at the consumers not as the provider has it, when nothing is or the time is over.
+    pub fn differing(&self, truth: &Truth, seconds: u64) -> Vec<String> {
+        let begun = Instant::now();
+        loop {
+            let found: Vec<String> = ["feed-consumer", "orders"]
+                .iter()
+                .flat_map(|service| match self.seen(service) {
+                    Ok(seen) => seen.differences(truth),
+                    Err(why) => vec![format!("{service}: {why}")],
+                })
+                .collect();
+            if found.is_empty() || begun.elapsed() >= Duration::from_secs(seconds) {
+                return found;
+            }
+            std::thread::sleep(Duration::from_millis(250));
+        }
+    }
+
     /// Waits until both consumers have exactly what the provider has.
     #[track_caller]
-    pub fn until_equal(&self, truth: &Map<String, Value>, seconds: u64) {
-        for service in ["feed-consumer", "orders"] {
-            eventually("the consumers have what the provider has", seconds, || {
-                let missing = self.seen(service)?.differences(truth);
-                if missing.is_empty() {
-                    return Ok(());
-                }
-                Err(format!(
-                    "{service}: {} differ: {:?}",
-                    missing.len(),
-                    missing.iter().take(5).collect::<Vec<_>>()
-                ))
-            });
+    pub fn until_equal(&self, truth: &Truth, seconds: u64) {
+        let found = self.differing(truth, seconds);
+        let some = found.iter().take(5).collect::<Vec<_>>();
+        assert!(
+            found.is_empty(),
+            "{} differ after {seconds} s: {some:?}",
+            found.len()
+        );
+    }
+
+    /// GET of a path of the API server, as text.
+    pub fn raw(&self, path: &str) -> Result<String, String> {
+        let said = self.world.cluster.kubectl.say(&format!("get --raw {path}"));
+        if said.well {
+            Ok(said.out)
+        } else {
+            Err(said.err)
         }
     }
 
