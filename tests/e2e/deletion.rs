@@ -76,7 +76,12 @@ pub fn the_volume_is_grown_kept_and_reused(world: &World) {
     // The last one takes it along.
     shop.patch(&json!({ "spec": { "state": { "embedded": { "onDelete": "Delete" } } } }));
     shop.until_ready();
-    shop.unsubscribe();
+    // In the foreground, as Argo CD does it: the subscription waits for what it owns, and the Secret
+    // that it owns for the rules.
+    shop.kubectl(&format!(
+        "delete whs {NAME} --cascade=foreground --timeout=90s"
+    ));
+    assert!(provider.rules().is_empty(), "{:?}", provider.rules());
     eventually("the claim is gone", 60, || {
         if shop.has(&claim) {
             Err("it is there".into())
