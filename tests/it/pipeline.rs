@@ -2,3 +2,4 @@
 
 mod in_flight;
 mod model;
+mod resync;

@@ -324,6 +324,25 @@ async fn notifications_go_before_resync_when_preferred() {
 }
 
 #[tokio::test]
+async fn a_notification_goes_before_an_older_resync_mark() {
+    let bench = Bench::new().await;
+    let older = NewMark {
+        key: booking("older"),
+        class: MarkClass::Resync,
+        noticed: None,
+        urgent: false,
+    };
+    let state = bench.state();
+    state.mark(vec![older]).await.unwrap();
+    bench.clock.advance(Duration::from_hours(1));
+    bench.accept(&booking("told"), 1).await;
+    let prefer = MarkClass::Notification;
+    let first = state.claim(prefer).await.unwrap().unwrap();
+    let second = state.claim(prefer).await.unwrap().unwrap();
+    assert_eq!((first.key, second.key), (booking("told"), booking("older")));
+}
+
+#[tokio::test]
 async fn a_mark_from_the_future_counts_as_now_and_old_news_is_stale() {
     let bench = Bench::new().await;
     let a = booking("a");
