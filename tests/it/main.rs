@@ -16,6 +16,7 @@ mod image;
 mod pipeline;
 mod probe;
 mod process;
+mod promtool;
 mod provider;
 mod proxies;
 mod publish;

@@ -7,7 +7,6 @@
 mod answers;
 mod crowd;
 mod foreign;
-mod foreign_metrics;
 mod hostile;
 mod keys;
 pub mod rig;

@@ -339,7 +339,7 @@ async fn the_admin_port() {
             .body
             .contains("bellhop_receiver_requests_total{type=\"Booking\",answer=\"accepted\"} 1\n")
     );
-    super::foreign_metrics::check(&metrics.body);
+    crate::promtool::check(&metrics.body);
     let asked = "GET /metrics HTTP/1.1\r\nhost: x\r\naccept: application/openmetrics-text; version=1.0.0\r\n\r\n";
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(asked.as_bytes()).await.unwrap();

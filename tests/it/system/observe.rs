@@ -1,11 +1,12 @@
-//! What a running process tells: logs and metrics. Oracles: `serde_json` reads each line; names and
-//! labels are spelled out from the design.
+//! What a running process tells: logs and metrics. Oracles: `serde_json` reads each line, promtool
+//! all metrics; names and labels are spelled out from the design.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::rig::{ALL, Consumer, World, eventually, provider};
+use super::rig::{ALL, Consumer, Finished, World, eventually, provider};
+use crate::process;
 
 /// Well and at work, it is quiet: what it says in a second life, with the rules in place and a
 /// hundred changes coming in, fits on one screen; each line is JSON with the usual fields.
@@ -36,6 +37,35 @@ async fn logs_are_json_and_quiet() {
         assert!(line["level"] == "INFO", "{line}");
     }
     assert!(lines.len() <= 15, "{} lines: {log}", lines.len());
+}
+
+/// Unless JSON is asked for, a line is for people: when, how bad, what; nothing that only a terminal
+/// understands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_are_text_unless_json_is_asked_for() {
+    let world = World::new(provider()).await;
+    let program = world.start("").await;
+    program.settled().await;
+    program.stop().await;
+    let simulator = &world.simulator;
+    let mut command = process::run(
+        &world.manifest_file(),
+        &world.data_dir(),
+        (&simulator.registry_url(), &simulator.api_url()),
+        process::FREE,
+    );
+    command.arg("--deregister");
+    let ended = Finished::of(command);
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(ended.err.contains("registration step"), "{}", ended.err);
+    for line in ended.err.lines() {
+        let mut words = line.split_whitespace();
+        let time: Result<jiff::Timestamp, _> = words.next().unwrap_or_default().parse();
+        assert!(time.is_ok(), "{line}");
+        assert_eq!(words.next(), Some("INFO"), "{line}");
+        assert!(words.next().is_some(), "{line}");
+        assert!(!line.contains('\u{1b}'), "{line:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,6 +136,8 @@ async fn metrics_cover_each_stage_with_bounded_labels() {
     ] {
         let _ = program.get(&format!("http://{}{url}", program.feed)).await;
     }
+    let everything = format!("http://{}/metrics", program.admin);
+    crate::promtool::check(&program.get(&everything).await.unwrap().1);
     let warm = labels(&program.metrics().await);
     let supplier = world.keys("supplier/")[0].replace("supplier/", "");
     for number in 0..20 {
