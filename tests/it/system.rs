@@ -16,5 +16,6 @@ mod provider;
 mod receiver;
 mod removals;
 mod rig;
+mod rotation;
 mod sinks;
 mod storage;
