@@ -255,6 +255,66 @@ async fn wrong_keys_in_the_manifest_are_mended_while_it_runs() {
     program.stop().await;
 }
 
+/// 403 to every read, the smallest included, is about the credentials: fetching pauses as after a
+/// 401, nothing becomes a dead letter, and it goes on by itself when the provider relents.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forbidden_everywhere_pauses_and_goes_on_by_itself() {
+    let world = World::new(provider()).await;
+    let program = world.start("").await;
+    program.settled().await;
+    let mut consumer = Consumer::default();
+    world.equal(&program, &mut consumer).await;
+    world.faults(json!({ "fail": 1.0, "fail-status": [403], "on": "reseller" }));
+    change_rates(&world);
+    program
+        .until_condition("CredentialsValid", "False", "Unauthorized")
+        .await;
+    program
+        .until_condition("Delivering", "False", "FetchPaused")
+        .await;
+    // Two probes later there was nothing but probes, though the marks wait.
+    let paused = last_request(&world);
+    let asked = eventually("it probes twice", async || {
+        let mut asked = world.control.requests(paused, usize::MAX);
+        asked.retain(|request| request.api == "reseller");
+        (asked.len() >= 2).then_some(asked)
+    })
+    .await;
+    for request in asked {
+        assert!(request.target.ends_with("/suppliers"), "{request:?}");
+        assert_eq!(request.status, 403);
+    }
+    let store = program.status().await["store"].clone();
+    assert!(store["marks"].as_u64() >= Some(4), "{store}");
+    assert_eq!(store["deadLetters"]["fetch"], 0, "{store}");
+    world.no_faults();
+    world.equal(&program, &mut consumer).await;
+    program
+        .until_condition("CredentialsValid", "True", "CredentialsAccepted")
+        .await;
+    program.stop().await;
+}
+
+/// Changes a rate while each read of it is answered 429; the milliseconds between the first
+/// `count` reads.
+async fn waits_when_throttled(world: &World, retry_after: Option<i64>, count: usize) -> Vec<i64> {
+    world.faults(
+        json!({ "fail": 1.0, "fail-status": [429], "retry-after": retry_after, "on": "reseller" }),
+    );
+    let last = last_request(world);
+    world.change(&world.keys("rate/")[0]);
+    let seen = eventually("it is asked again", async || {
+        let mut seen = world.control.requests(last, usize::MAX);
+        seen.retain(|request| request.api == "reseller");
+        (seen.len() >= count).then_some(seen)
+    })
+    .await;
+    let pairs = seen.windows(2).take(count - 1);
+    let waits = pairs.map(|pair| pair[1].at_ms - pair[0].at_ms).collect();
+    world.no_faults();
+    waits
+}
+
 /// 429 with `Retry-After`: not asked again before; without: a growing delay. Either way the marks
 /// stay and the end is equal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -264,25 +324,18 @@ async fn throttled_with_and_without_retry_after() {
     program.settled().await;
     let mut consumer = Consumer::default();
     world.equal(&program, &mut consumer).await;
-    for retry_after in [Some(3), None] {
-        world.faults(json!({ "fail": 1.0, "fail-status": [429], "retry-after": retry_after, "on": "reseller" }));
-        let rate = world.keys("rate/")[0].clone();
-        let last = last_request(&world);
-        world.change(&rate);
-        let requests = async |count: usize| {
-            eventually("it is asked again", async || {
-                let seen = world.control.requests(last, usize::MAX);
-                (seen.len() >= count).then_some(seen)
-            })
-            .await
-        };
-        let seen = requests(2).await;
-        let waited = seen[1].at_ms - seen[0].at_ms;
-        let shortest = retry_after.map_or(400, |seconds| seconds * 1000);
-        assert!(waited >= shortest, "{waited} ms after {retry_after:?}");
-        world.no_faults();
-        world.equal(&program, &mut consumer).await;
-    }
+    let waits = waits_when_throttled(&world, Some(3), 2).await;
+    assert!(waits[0] >= 3000, "{waits:?} ms");
+    world.equal(&program, &mut consumer).await;
+    // Doubled each time, of which jitter takes up to a half; a busy machine only adds to it.
+    let waits = waits_when_throttled(&world, None, 4).await;
+    let shortest = [400, 900, 1900];
+    let long_enough = waits
+        .iter()
+        .zip(shortest)
+        .all(|(wait, least)| *wait >= least);
+    assert!(long_enough && waits[2] > waits[0], "{waits:?} ms");
+    world.equal(&program, &mut consumer).await;
     program.stop().await;
 }
 
