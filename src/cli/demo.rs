@@ -34,7 +34,7 @@ const CRASHES: u32 = 4;
 /// How long each phase may take before the demo says that it failed.
 const REGISTER_WITHIN: Duration = Duration::from_secs(30);
 const LOAD_WITHIN: Duration = Duration::from_secs(30);
-const SETTLE_WITHIN: Duration = Duration::from_mins(1);
+const IDLE_WITHIN: Duration = Duration::from_mins(1);
 
 /// Starts a simulated provider and Bellhop, and shows how notifications arrive, are verified, made
 /// durable, coalesced, fetched and published. Ends with Ctrl-C, or with --count by itself.
@@ -62,6 +62,15 @@ pub struct DemoArgs {
     /// Where all randomness of the provider comes from [default: random]
     #[arg(long, env = "BELLHOP_SEED", value_name = "N")]
     seed: Option<u64>,
+
+    /// How long the consumer may take to hold the provider's state, once all changes are made
+    #[arg(
+        long,
+        env = "BELLHOP_SETTLE_SECONDS",
+        default_value_t = 60,
+        value_name = "SECONDS"
+    )]
+    settle_seconds: u64,
 }
 
 /// Runs the demo.
@@ -359,7 +368,7 @@ async fn settle(
     tally: &mut Tally,
 ) -> Result<(), Failure> {
     account.step("no more changes: waiting until all is quiet, then comparing entity by entity");
-    control.idle(SETTLE_WITHIN).await;
+    control.idle(IDLE_WITHIN).await;
     // What no attempt brought to us was never answered 200. The next resync would find it; the
     // demo does not wait a day but says so to the feed, as a consumer may.
     let lost: BTreeSet<String> = control
@@ -372,6 +381,7 @@ async fn settle(
     if !lost.is_empty() {
         plane.refresh(&lost).await.map_err(Failure::Failed)?;
     }
+    let settle_within = Duration::from_secs(args.settle_seconds);
     let begun = tokio::time::Instant::now();
     let mut equal_for = 0;
     let difference = loop {
@@ -383,7 +393,7 @@ async fn settle(
         };
         // Marks may be left: an availability that was read within a second of its notification is
         // read once more when the provider's cache has expired.
-        if equal_for > 5 || begun.elapsed() > SETTLE_WITHIN {
+        if equal_for > 5 || begun.elapsed() > settle_within {
             break difference;
         }
         let first = difference.first().map_or("", String::as_str);

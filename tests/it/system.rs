@@ -8,6 +8,7 @@
 mod account;
 mod cli;
 mod clock;
+mod demo;
 mod input;
 mod life;
 mod manifest;
