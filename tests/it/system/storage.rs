@@ -4,8 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use super::rig::{Consumer, Finished, Program, World, contents, eventually, manifest, provider};
+use bellhop::simulator::{Days, Delivery, Outcome};
+
+use super::rig::{
+    Consumer, Finished, LONG, Program, World, contents, eventually, manifest, provider,
+};
 
 /// A store of a finished life.
 async fn used() -> World {
@@ -224,8 +229,10 @@ impl Drop for Volume {
 /// provider's retries get through and the consumer ends equal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disk_full() {
+    // Bookings, since no list brings them: what a consumer holds of one, its notification brought.
     let world = World::new(bellhop::simulator::Config {
         retry_delays: Vec::new(),
+        bookings: 4000,
         ..provider()
     })
     .await;
@@ -237,16 +244,23 @@ async fn disk_full() {
     let mut consumer = Consumer::default();
     world.equal(&program, &mut consumer).await;
 
+    // No read comes back, so that what is accepted is still owed when the program is killed.
+    world.faults(serde_json::json!({ "hang": 1.0, "on": "reseller" }));
     let filler = volume.fill();
-    // Notify until the file's free pages are used up and the first one is refused.
-    let rates = world.keys("rate/");
+    // A little room, or the first one might be refused already.
+    let file = std::fs::File::options().write(true).open(&filler).unwrap();
+    let full = file.metadata().unwrap().len();
+    file.set_len(full - 512 * 1024).unwrap();
+    // Open, it would keep its space when it is removed.
+    drop(file);
+    // Notify, each time about another booking, until that is used up and one is refused.
+    let mut bookings = world.keys("booking/").into_iter();
     eventually("the first refusal", async || {
-        for _ in 0..20 {
-            for rate in &rates {
-                world.change(rate);
-            }
+        for booking in bookings.by_ref().take(10) {
+            world.change(&booking);
         }
-        assert!(world.control.idle(super::rig::LONG).await);
+        assert!(world.control.idle(LONG).await);
+        assert!(bookings.len() > 0, "all were told, and none refused");
         (statuses(&world).contains(&503)).then_some(())
     })
     .await;
@@ -266,25 +280,55 @@ async fn disk_full() {
         .await;
     assert_eq!(live.unwrap().0, 200, "full is no reason to die");
     assert!(program.metric("bellhop_store_full_total").await > 0);
+    let (accepted, refused) = answered(&world);
+    println!("{} accepted, {} refused", accepted.len(), refused.len());
+    assert!(!accepted.is_empty() && !refused.is_empty());
 
-    // Killed while full: what was answered 200 is still there.
+    // Killed while full: what was answered 200 leads to the consumer, with nothing said anew.
     drop(program);
     std::fs::remove_file(&filler).unwrap();
+    world.no_faults();
     let program = world.start("state: { embedded: { size: 1Gi } }").await;
-    eventually("it takes notifications again", async || {
-        world.change(&rates[0]);
-        assert!(world.control.idle(super::rig::LONG).await);
-        let last = world.control.deliveries(0, usize::MAX).pop()?;
-        let last = serde_json::to_value(last).unwrap();
-        (last["attempts"].as_array()?.last()?["status"] == 200).then_some(())
-    })
-    .await;
-    for rate in &rates {
-        world.change(rate);
+    holds(&world, &program, &mut consumer, &accepted).await;
+    // And it takes notifications again.
+    for booking in &refused {
+        world.change(booking);
     }
+    holds(&world, &program, &mut consumer, &refused).await;
     world.equal(&program, &mut consumer).await;
     program.stop().await;
     drop(volume);
+}
+
+/// The bookings whose notification was answered 200, and those whose was not.
+fn answered(world: &World) -> (Vec<String>, Vec<String>) {
+    let deliveries = world.control.deliveries(0, usize::MAX).into_iter();
+    let bookings = deliveries.filter(|one| one.entity.starts_with("booking/"));
+    let (accepted, refused): (Vec<_>, Vec<_>) =
+        bookings.partition(|one| one.outcome == Outcome::Delivered);
+    let entities = |some: Vec<Delivery>| some.into_iter().map(|one| one.entity).collect();
+    (entities(accepted), entities(refused))
+}
+
+/// Waits until the consumer holds the provider's truth of all these bookings.
+async fn holds(world: &World, program: &Program, consumer: &mut Consumer, bookings: &[String]) {
+    let begun = Instant::now();
+    loop {
+        consumer.catch_up(program).await;
+        let mut missing = bookings.to_vec();
+        missing.retain(|booking| {
+            let truth = world.control.truth(booking, Days::from_today(1));
+            truth.is_none() || consumer.data(booking) != truth.as_ref()
+        });
+        if missing.is_empty() {
+            return;
+        }
+        if begun.elapsed() > LONG {
+            let status = program.status().await;
+            panic!("{missing:?} did not arrive: {status:#}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// All statuses that deliveries were answered with.
