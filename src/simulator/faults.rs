@@ -141,6 +141,8 @@ faults! {
     fail: f64 = 0.0,
     /// The statuses of `fail`, separated by commas; one is chosen at random.
     fail_status: Vec<u16> = vec![503],
+    /// Only calls whose path or query contains this text fail by `fail`; empty for all of them.
+    fail_path: String = String::new(),
     /// Seconds in the `Retry-After` of 429 and 503 answers; `none` for no such header.
     retry_after: Option<u64> = None,
     /// Calls a second that are served, the rest gets 429; 0 for no limit.

@@ -229,7 +229,7 @@ async fn serve(State(core): State<Arc<Core>>, request: Request) -> Response {
         core.sleep_latency(&faults).await;
     }
     let early = if concerned {
-        core.fault_answer(&faults, at_ms)
+        core.fault_answer(&faults, &call.target, at_ms)
     } else {
         None
     };
@@ -395,7 +395,12 @@ impl Core {
     }
 
     /// An answer that a fault gives instead of the real one.
-    fn fault_answer(&self, faults: &Faults, at_ms: i64) -> Option<(Answer, &'static str)> {
+    fn fault_answer(
+        &self,
+        faults: &Faults,
+        path: &str,
+        at_ms: i64,
+    ) -> Option<(Answer, &'static str)> {
         let retry_after = |answer: Answer| match faults.retry_after {
             Some(seconds) => answer.with("retry-after", seconds.to_string()),
             None => answer,
@@ -406,7 +411,7 @@ impl Core {
                 "rate-limit",
             ));
         }
-        if self.chance(faults.fail) {
+        if path.contains(&faults.fail_path) && self.chance(faults.fail) {
             let status = self.pick(&faults.fail_status).unwrap_or(503);
             let answer = Answer::error(status, "a fault of the simulator");
             let answer = if matches!(status, 429 | 503) {

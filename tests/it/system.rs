@@ -9,6 +9,7 @@ mod account;
 mod cli;
 mod clock;
 mod demo;
+mod forbidden;
 mod input;
 mod life;
 mod manifest;
