@@ -1,7 +1,8 @@
 """Reads what Bellhop publishes with the CloudEvents SDK for Python and prints what it understood.
 
-In: one JSON object {"batch": text, "structured": [text], "binary": [{"headers": {}, "body": text}]}.
-Out: one JSON array for each of the three, of {"attributes": {}, "data": any}.
+In: one JSON object {"batch": text, "structured": [text], "binary": [{"headers": {}, "body": text}],
+"page": text, "single": [{"headers": {}, "body": text}]}.
+Out: one JSON array for each of the five, of {"attributes": {}, "data": any}.
 """
 import json
 import sys
@@ -24,4 +25,7 @@ structured = [
 for one in given["binary"]:
     assert is_binary(one["headers"])
 binary = [from_http(one["headers"], one["body"].encode() or None) for one in given["binary"]]
-json.dump([[shown(event) for event in events] for events in (batch, structured, binary)], sys.stdout)
+page = [from_json(json.dumps(one)) for one in json.loads(given["page"])["items"]]
+single = [from_http(one["headers"], one["body"]) for one in given["single"]]
+ways = (batch, structured, binary, page, single)
+json.dump([[shown(event) for event in events] for events in ways], sys.stdout)

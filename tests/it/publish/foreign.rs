@@ -1,4 +1,5 @@
-//! The CloudEvents SDK for Python reads the feed's batch, its stream and the http sink's requests.
+//! The CloudEvents SDK for Python reads the feed's batch, stream, pages and single entities, and the
+//! http sink's requests.
 //! Oracle: what was put into the store, against what that SDK understood.
 
 use std::io::Write;
@@ -76,6 +77,7 @@ async fn the_python_sdk_understands_every_way_out() {
             .publish("price-schedule/s/p/r", Some("{\n \"2026-01-01\": {}\r\n}")),
         world.state.publish("booking/b-é 1", Some("{\"id\":\"c\"}")),
         world.state.publish("booking/b-é 1", None),
+        world.state.publish("rate/s/p/r", Some("{\"id\":\"r\"}")),
     ];
     let batch = world.get("/v1/events").await;
     let mut stream = world.stream("/v1/events", &[]).await;
@@ -97,10 +99,20 @@ async fn the_python_sdk_understands_every_way_out() {
         };
         got.iter().map(request).collect()
     };
+    let page = world.get("/v1/entities").await;
+    let mut single = Vec::new();
+    for key in ["price-schedule/s/p/r", "rate/s/p/r"] {
+        let one = world.get(&format!("/v1/entities/{key}")).await;
+        let kind = one.headers["content-type"].to_str().unwrap();
+        let body = String::from_utf8(one.body).unwrap();
+        single.push(json!({ "headers": { "content-type": kind }, "body": body }));
+    }
     let given = json!({
         "batch": String::from_utf8(batch.body).unwrap(),
         "structured": structured,
         "binary": binary,
+        "page": String::from_utf8(page.body).unwrap(),
+        "single": single,
     });
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/publish/foreign.py");
     let mut child = Command::new(python)
@@ -120,6 +132,11 @@ async fn the_python_sdk_understands_every_way_out() {
     let understood: Value = serde_json::from_slice(&output.stdout).unwrap();
     for (at, way) in ["batch", "stream", "http sink"].into_iter().enumerate() {
         check(&understood[at], &truth, way);
+    }
+    // The removed booking is in no page.
+    let live = [truth[1].clone(), truth[4].clone()];
+    for (at, way) in [(3, "page"), (4, "single entity")] {
+        check(&understood[at], &live, way);
     }
     // The same event has the same id whichever way it goes.
     assert_eq!(

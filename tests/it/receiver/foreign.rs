@@ -1,4 +1,5 @@
-//! Signatures by Python's standard library and by `openssl`, over random keys and tokens.
+//! Signatures by Python's standard library and by `openssl`, over random keys and tokens: those that
+//! the receiver must believe, and those that the simulated provider makes.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -6,6 +7,7 @@ use std::process::{Command, Stdio};
 use bellhop::receiver::signature::{LayoutMemory, SigningKey, Unverified};
 use bellhop::secrets::Secret;
 use bellhop::settings::SignatureScheme;
+use bellhop::simulator::{Scheme, sum};
 
 /// A case: key, timestamp, token. No NUL (an argument of a program cannot hold one).
 fn cases(count: usize) -> Vec<(String, i64, String)> {
@@ -100,7 +102,8 @@ fn python_and_we_agree() {
     let mut compared = 0;
     for ((key, timestamp, token), line) in cases.iter().zip(output.lines()) {
         let sums: Vec<String> = serde_json::from_str(line).unwrap();
-        assert_eq!(sums.len(), 8);
+        let simulated = Scheme::ALL.map(|scheme| sum(scheme, key, *timestamp, token));
+        assert_eq!(sums, simulated, "{key} {timestamp} {token}");
         for sum in sums {
             assert!(
                 verifies(key, *timestamp, token, &sum),
@@ -122,21 +125,23 @@ fn openssl_and_we_agree() {
     for (key, timestamp, token) in cases(20) {
         let key_option = format!("hexkey:{}", hex::encode(&key));
         let message = format!("{timestamp}{token}");
-        for (digest, message, mac) in [
-            ("-sha256", message.clone(), true),
-            ("-md5", message, true),
-            ("-md5", format!("{key}{timestamp}{token}"), false),
+        let plain = format!("{key}{timestamp}{token}");
+        for (scheme, digest, message, mac) in [
+            (Scheme::HmacSha256, "-sha256", message.clone(), true),
+            (Scheme::Md5G, "-md5", message, true),
+            (Scheme::Md5A, "-md5", plain, false),
         ] {
             let mut arguments = vec!["dgst", digest, "-r"];
             if mac {
                 arguments.extend(["-mac", "HMAC", "-macopt", &key_option]);
             }
             let output = run("openssl", &arguments, message.as_bytes());
-            let sum = output.split_whitespace().next().unwrap();
+            let made = output.split_whitespace().next().unwrap();
             assert!(
-                verifies(&key, timestamp, &token, sum),
+                verifies(&key, timestamp, &token, made),
                 "{key} {timestamp} {token}"
             );
+            assert_eq!(sum(scheme, &key, timestamp, &token), made, "{scheme:?}");
         }
     }
 }
