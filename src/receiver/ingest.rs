@@ -449,6 +449,9 @@ impl Ingest {
             return Err(too_many_repeats());
         }
         let named = notification::named(rule, verified);
+        if let Some(at) = named.shown_timestamp {
+            tracing::debug!(rule = %rule, at, "a timestamp at the top of the body, not used");
+        }
         let notification = Notification {
             rule,
             key: named.key,

@@ -129,6 +129,9 @@ pub struct Named {
     pub key: Option<EntityKey>,
     /// What it says happened; `None` when it says nothing or something unknown ("go and look").
     pub operation: Option<Operation>,
+    /// A `timestamp` at the top of the body, in Unix seconds, to be shown: nobody knows what it
+    /// means, and it is not signed.
+    pub shown_timestamp: Option<i64>,
 }
 
 /// Step 2: reads the identifiers that a notification of type `kind` carries. Fields nobody knows
@@ -137,6 +140,7 @@ pub fn named(kind: NotificationType, verified: &Verified) -> Named {
     let unknown = Named {
         key: None,
         operation: None,
+        shown_timestamp: None,
     };
     let Ok(text) = std::str::from_utf8(verified.body()) else {
         return unknown;
@@ -158,6 +162,19 @@ pub fn named(kind: NotificationType, verified: &Verified) -> Named {
             Field::Once(Scalar::Text(word)) => Operation::parse(word),
             _ => None,
         },
+        shown_timestamp: seconds(&fields.timestamp),
+    }
+}
+
+/// Unix seconds, or a date and time as text; anything else is not shown.
+fn seconds(field: &Field<'_>) -> Option<i64> {
+    match field {
+        Field::Once(Scalar::Integer(seconds)) => Some(*seconds),
+        Field::Once(Scalar::Text(text)) => {
+            let time: jiff::Timestamp = text.parse().ok()?;
+            Some(time.as_second())
+        }
+        _ => None,
     }
 }
 

@@ -21,3 +21,4 @@ mod rig;
 mod rotation;
 mod sinks;
 mod storage;
+mod timestamp;

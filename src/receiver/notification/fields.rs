@@ -66,6 +66,7 @@ pub(super) struct Identifiers<'a> {
     rate: Field<'a>,
     booking: Field<'a>,
     pub(super) operation: Field<'a>,
+    pub(super) timestamp: Field<'a>,
 }
 
 impl<'a> Identifiers<'a> {
@@ -212,6 +213,7 @@ impl<'de> Deserialize<'de> for Identifiers<'de> {
                         "rateID" => fields.rate.add(map.next_value()?),
                         "bookingID" => fields.booking.add(map.next_value()?),
                         "operation" => fields.operation.add(map.next_value()?),
+                        "timestamp" => fields.timestamp.add(map.next_value()?),
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                         }
