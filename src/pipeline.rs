@@ -33,6 +33,7 @@ mod resync;
 mod window;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -130,6 +131,8 @@ pub struct Pipeline {
     run: u64,
     metrics: PipelineMetrics,
     resync: resync::Shared,
+    /// The store had no room for the newest event.
+    full: AtomicBool,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -169,6 +172,7 @@ impl Pipeline {
             random: Mutex::new(random),
             metrics: PipelineMetrics::new(metrics),
             resync: resync::Shared::default(),
+            full: AtomicBool::new(false),
             settings,
             state,
             reads,
@@ -336,6 +340,9 @@ impl Pipeline {
             match self.state.settle(claim, settlement.clone()).await {
                 Ok(Settled::Committed(published)) => {
                     self.count(claim, outcome, published.is_some(), context.started);
+                    if published.is_some() && self.full.swap(false, Ordering::Relaxed) {
+                        tracing::info!("the store has room for events again");
+                    }
                     if removed && outcome != Outcome::Removed {
                         lock(&self.guard).withdraw(&claim.key);
                     }
@@ -346,7 +353,7 @@ impl Pipeline {
                     break;
                 }
                 Err(StateError::Full(reason)) => {
-                    tracing::warn!(entity = %claim.key, reason, "the store has no room for an event; its mark stays");
+                    self.tell_full(claim, &reason);
                     settlement = without_room(settlement);
                     self.metrics.store_retries.inc();
                     self.clock.sleep(STORE_AGAIN).await;
@@ -358,6 +365,15 @@ impl Pipeline {
             lock(&self.guard).withdraw(&claim.key);
         }
         Ok(false)
+    }
+
+    /// Said once: workers try again many times a second for as long as it is full.
+    fn tell_full(&self, claim: &Claim, reason: &str) {
+        if self.full.swap(true, Ordering::Relaxed) {
+            tracing::debug!(entity = %claim.key, reason, "still no room for an event");
+        } else {
+            tracing::warn!(entity = %claim.key, reason, "the store has no room for events; marks stay until there is some");
+        }
     }
 
     fn count(&self, claim: &Claim, outcome: Outcome, published: bool, started: Ticks) {

@@ -174,10 +174,12 @@ impl World {
 
     /// Time goes on in steps, with some real time for what it wakes up.
     async fn pass(&self, time: Duration, step: Duration) {
-        let mut passed = Duration::ZERO;
-        while passed < time {
+        self.pass_until(self.clock.now().after(time), step).await;
+    }
+
+    async fn pass_until(&self, end: UnixMillis, step: Duration) {
+        while self.clock.now() < end {
             self.clock.advance(step);
-            passed += step;
             tokio::time::sleep(Duration::from_millis(4)).await;
         }
     }
@@ -241,9 +243,9 @@ async fn a_short_absence_needs_none_and_a_minute_does() {
 async fn a_start_when_the_last_one_is_older_than_the_interval() {
     let (world, run) = settled().await;
     let began = world.provider.asked("suppliers").unwrap();
-    let since = world.clock.now().since(began);
-    world.pass(23 * HOUR - since, LONG).await;
-    world.pass(HOUR - 20 * SECOND, 10 * SECOND).await;
+    world.pass_until(began.after(23 * HOUR), LONG).await;
+    let end = began.after(24 * HOUR).before(20 * SECOND);
+    world.pass_until(end, 5 * SECOND).await;
     assert_eq!(world.resyncs(), 1);
     run.kill().await;
     world.clock.advance(35 * SECOND);
