@@ -184,6 +184,13 @@ impl World {
         }
     }
 
+    /// The process notes that it is alive, every 20 s; then it is killed, without any time between.
+    async fn kill(&self, run: Run) {
+        self.clock.advance(20 * SECOND);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        run.kill().await;
+    }
+
     /// Lets seconds go by until something holds.
     async fn until(&self, what: &str, holds: impl Fn() -> bool) {
         for _ in 0..600 {
@@ -215,21 +222,18 @@ async fn settled() -> (World, Run) {
     let read = || world.provider.reads("c") > 0 && state.stats().marks == 0;
     world.until("the first resync is through", read).await;
     assert_eq!(world.resyncs(), 1);
-    // Longer than the process takes to note that it is alive.
-    world.pass(40 * SECOND, SECOND).await;
-    assert_eq!(world.resyncs(), 1);
     (world, run)
 }
 
 #[tokio::test]
 async fn a_short_absence_needs_none_and_a_minute_does() {
     let (world, run) = settled().await;
-    run.kill().await;
+    world.kill(run).await;
     world.clock.advance(30 * SECOND);
     let run = world.start();
     world.pass(200 * SECOND, SECOND).await;
     assert_eq!(world.resyncs(), 1, "half a minute is what retries are for");
-    run.kill().await;
+    world.kill(run).await;
     world.clock.advance(61 * SECOND);
     let run = world.start();
     world
@@ -244,26 +248,28 @@ async fn a_start_when_the_last_one_is_older_than_the_interval() {
     let (world, run) = settled().await;
     let began = world.provider.asked("suppliers").unwrap();
     world.pass_until(began.after(23 * HOUR), LONG).await;
-    let end = began.after(24 * HOUR).before(20 * SECOND);
+    let end = began.after(24 * HOUR).before(40 * SECOND);
     world.pass_until(end, 5 * SECOND).await;
     assert_eq!(world.resyncs(), 1);
-    run.kill().await;
+    world.kill(run).await;
     world.clock.advance(35 * SECOND);
     let run = world.start();
-    world.pass(5 * SECOND, SECOND).await;
-    assert_eq!(world.resyncs(), 2);
+    let what = "the one that is due by the interval";
+    world.until(what, || world.resyncs() == 2).await;
     run.kill().await;
 }
 
 #[tokio::test]
 async fn one_in_each_interval() {
     let (world, run) = settled().await;
-    world.pass(23 * HOUR, LONG).await;
-    assert_eq!(world.resyncs(), 1);
-    world.pass(HOUR, LONG).await;
-    assert_eq!(world.resyncs(), 2);
-    world.pass(24 * HOUR, LONG).await;
-    assert_eq!(world.resyncs(), 3);
+    for number in 2..=3 {
+        let before = world.resyncs();
+        world.pass(23 * HOUR, LONG).await;
+        assert_eq!((before, world.resyncs()), (number - 1, number - 1));
+        world.pass(HOUR, LONG).await;
+        let what = "the next one, a day after the one before";
+        world.until(what, || world.resyncs() == number).await;
+    }
     run.kill().await;
 }
 
