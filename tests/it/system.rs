@@ -21,4 +21,5 @@ mod rig;
 mod rotation;
 mod sinks;
 mod storage;
+mod switches;
 mod timestamp;
