@@ -8,6 +8,8 @@
 //! after a read that failed.
 
 mod age;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
