@@ -18,6 +18,8 @@ mod retry;
 mod room;
 mod wire;
 
+pub use retry::backoff;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

@@ -12,13 +12,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::{Pod as KubePod, Secret as KubeSecret};
 use kube::api::DynamicObject;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{Config, Error, Event, watcher};
 use kube::{Api, Client, Resource};
 
@@ -29,6 +30,7 @@ use super::owned::{MANAGED_BY, MANAGER};
 use super::pods::Pod;
 use super::waiting::Waiting;
 use crate::api::v1alpha1::WebhookSubscription;
+use crate::provider::backoff;
 
 /// What readiness waits for.
 pub const SUBSCRIPTIONS: &str = "the list of subscriptions";
@@ -39,6 +41,9 @@ pub const PODS: &str = "the list of receiver pods";
 
 /// How often is looked for a kind that the cluster does not have.
 const LOOK_FOR_KIND: Duration = Duration::from_secs(30);
+
+/// After this long without a failure the waits begin small again.
+const WELL_AGAIN: Duration = Duration::from_mins(2);
 
 /// What readiness waits for, of the kinds that every cluster has.
 const fn listed(kind: Kind) -> Option<&'static str> {
@@ -251,7 +256,40 @@ fn stream<K>(
 where
     K: Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    Box::pin(watcher(api, config).default_backoff())
+    Box::pin(watcher(api, config).backoff(Again::default()))
+}
+
+/// The waits before a watch that broke is begun again: those of every other call out, at most 10 s,
+/// so that an API server that was away is not missed for a minute (the watcher's own may take that).
+#[derive(Default)]
+struct Again {
+    failures: u32,
+    last: Option<Instant>,
+}
+
+impl Again {
+    fn after_failure(&mut self, now: Instant) -> Duration {
+        let last = self.last.replace(now);
+        if last.is_none_or(|last| now - last > WELL_AGAIN) {
+            self.failures = 0;
+        }
+        self.failures = self.failures.saturating_add(1);
+        backoff(self.failures)
+    }
+}
+
+impl Iterator for Again {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.after_failure(Instant::now()))
+    }
+}
+
+impl Backoff for Again {
+    /// Called at every event, and the mere begin of a list is one: a list that is refused for ever
+    /// would be asked for each second. Time alone resets ([`WELL_AGAIN`]).
+    fn reset(&mut self) {}
 }
 
 /// A watch of a kind broke, of which readiness waits for `list`. What is forbidden may stay so for ever:
@@ -270,5 +308,29 @@ fn broke(
         && let Some(list) = list
     {
         context.waiting.forbidden(list, namespace);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_until_it_was_well_for_a_while() {
+        let mut waits = Again::default();
+        let mut now = Instant::now();
+        let mut seen = Vec::new();
+        for _ in 0..60 {
+            waits.reset();
+            let wait = waits.after_failure(now);
+            now += wait;
+            seen.push(wait);
+        }
+        let most = *seen.iter().max().unwrap();
+        let bounds = Duration::from_secs(2)..=Duration::from_secs(10);
+        assert!(bounds.contains(&most), "{seen:?}");
+        now += WELL_AGAIN * 2;
+        let first = waits.after_failure(now);
+        assert!(first <= Duration::from_millis(500), "{first:?}");
     }
 }
