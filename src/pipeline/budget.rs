@@ -19,6 +19,12 @@ const RESYNC_SHARE: u64 = 10;
 /// Patience that the provider may ask of all at once; after it, somebody looks again.
 const LONGEST_HOLD: Duration = Duration::from_mins(5);
 
+/// After a pause so many may go at once: a tenth of a second's. With more of them, the first second
+/// after it would see twice the rate that the provider was promised.
+const fn burst(per_second: u32) -> u32 {
+    per_second / 10
+}
+
 /// Hands out permits at the rate of the subscription.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -48,7 +54,7 @@ impl Budget {
     pub(super) fn new(per_second: u32) -> Self {
         Self {
             bucket: tokio::sync::Mutex::new(Bucket {
-                tokens: TokenBucket::new(per_second, per_second),
+                tokens: TokenBucket::new(per_second, burst(per_second)),
                 given: 0,
             }),
             spare: AtomicU64::new(0),

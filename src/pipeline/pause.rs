@@ -71,6 +71,10 @@ impl Pause {
                 false
             }
             // A provider that is not well says nothing about the credentials.
+            Err(ReadError::Retry { after, .. }) => {
+                budget.hold(after.unwrap_or_default(), clock.ticks());
+                false
+            }
             Err(_) => false,
         }
     }

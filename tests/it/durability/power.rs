@@ -7,7 +7,8 @@
 //!
 //! The shared-memory file is not part of what is durable: after a cut it is absent or noise.
 //!
-//! `BELLHOP_POWER_CUTS` sets the number of cuts (default 250).
+//! `BELLHOP_POWER_CUTS` sets the number of cuts (default 250); as many as there are calls in the
+//! record, or more, and the power is cut before each one.
 //!
 //! [`Engine::open`]: bellhop::state::embedded::Engine::open
 
@@ -161,8 +162,12 @@ fn cut(
         .enable_all()
         .build()
         .unwrap();
-    let mut points: Vec<usize> = (0..cuts).map(|_| random.usize(..record.len())).collect();
-    points.extend(0..CREATION.min(record.len()));
+    let mut points: Vec<usize> = if cuts >= record.len() {
+        (0..record.len()).collect()
+    } else {
+        let anywhere = (0..cuts).map(|_| random.usize(..record.len()));
+        anywhere.chain(0..CREATION.min(record.len())).collect()
+    };
     points.sort_unstable();
     let mut points = points.into_iter().peekable();
     let mut disk = Disk::default();

@@ -107,6 +107,39 @@ fn fill(store: &mut Store, clock: &ManualClock) {
     }
 }
 
+/// A sink that has got nothing yet holds none of them: it gets the newest of each.
+#[test]
+fn what_is_superseded_goes_first_when_the_store_fills() {
+    let (clock, mut store) = of_size(32 << 20);
+    let lags = SinkCommit::default();
+    store
+        .commit_sink("slow", &lags, clock.now(), clock.ticks())
+        .unwrap();
+    put(&mut store, &clock, "small", 1, &publish(&*clock, "small"));
+    // 60 MB in all, of which 1 MB is new.
+    let body = "x".repeat(500_000);
+    for round in 0..60_u64 {
+        for (id, sum) in [("a", round * 2 + 2), ("b", round * 2 + 3)] {
+            let newest = publish(&*clock, &format!("{round} {body}"));
+            put(&mut store, &clock, id, sum, &newest);
+            while store.retain(clock.now(), clock.ticks()).unwrap() {}
+        }
+        assert!(store.stats().bytes < 32 << 20, "{}", store.stats().bytes);
+    }
+    let kept = store.reader().kept(0, 100, usize::MAX).unwrap();
+    let newest_of = |id: &str| {
+        let event = kept.iter().rfind(|event| event.key == booking(id));
+        let data = event.unwrap().data.clone().unwrap();
+        String::from_utf8_lossy(&data[..5]).into_owned()
+    };
+    assert_eq!(
+        ["small", "a", "b"].map(newest_of),
+        ["small", "59 xx", "59 xx"]
+    );
+    assert!(kept.len() < 60, "{} of 121", kept.len());
+    store.verify().unwrap();
+}
+
 /// A sink that answers 415 to everything, for days.
 #[test]
 fn what_a_sink_refuses_is_kept_once_for_each_entity() {
@@ -147,6 +180,26 @@ fn bury(events: impl IntoIterator<Item = (u64, u64)>) -> SinkCommit {
         bury: events.into_iter().map(letter).collect(),
         ..SinkCommit::default()
     }
+}
+
+#[test]
+fn dead_letters_go_after_their_time() {
+    let (clock, mut store) = driven(Options {
+        retain_dead_letters: Duration::from_hours(720),
+        ..Options::default()
+    });
+    for (entity, hours) in [(1, 719), (2, 2)] {
+        let refused = bury([(entity, entity)]);
+        store
+            .commit_sink("s", &refused, clock.now(), clock.ticks())
+            .unwrap();
+        clock.advance(Duration::from_hours(hours));
+        while store.retain(clock.now(), clock.ticks()).unwrap() {}
+        let kept = store.reader().dead_letters(0, 100).unwrap();
+        let kept: Vec<u64> = kept.iter().filter_map(|letter| letter.sequence).collect();
+        assert_eq!(kept, [entity], "of 1 and 2, after 719 hours and after 721");
+    }
+    store.verify().unwrap();
 }
 
 /// Authentic, but not as the provider documents it, and as large as a body may be.

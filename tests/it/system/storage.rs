@@ -138,7 +138,6 @@ async fn newer_foreign_and_damaged_files_are_refused_and_left_alone() {
 
 /// A quota that the events fill: old versions go first, acceptance goes on, the newest stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "writes more than the smallest quota: a minute in debug; run it with --ignored"]
 async fn the_quota_makes_room_by_dropping_what_is_superseded() {
     let world = World::new(provider()).await;
     let program = world.start("state: { embedded: { size: 64Mi } }").await;

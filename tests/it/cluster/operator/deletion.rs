@@ -20,6 +20,17 @@ async fn registered(test: &str) -> Option<(Rig, super::rig::Operator)> {
     Some((rig, operator))
 }
 
+/// A deletion that the provider, which is down, stands in the way of.
+async fn blocked(test: &str) -> Option<(Rig, super::rig::Operator)> {
+    let (rig, operator) = registered(test).await?;
+    let down = json!({ "fail": 1.0 });
+    rig.simulator.control().merge_faults(&down).unwrap();
+    rig.delete("shop").await;
+    rig.until("shop", "Registered", "False DeletionBlocked")
+        .await;
+    Some((rig, operator))
+}
+
 #[tokio::test]
 async fn in_a_namespace_that_is_going() {
     let Some((rig, operator)) = registered("terminating").await else {
@@ -43,16 +54,9 @@ async fn in_a_namespace_that_is_going() {
 
 #[tokio::test]
 async fn with_the_provider_down_it_waits_and_says_the_way_out() {
-    let Some((rig, operator)) = registered("down").await else {
+    let Some((rig, operator)) = blocked("down").await else {
         return;
     };
-    rig.simulator
-        .control()
-        .merge_faults(&json!({ "fail": 1.0 }))
-        .unwrap();
-    rig.delete("shop").await;
-    rig.until("shop", "Registered", "False DeletionBlocked")
-        .await;
     rig.until("shop", "Reconciling", "True DeletionBlocked")
         .await;
     let message = rig.message("shop", "Registered").await;
@@ -69,16 +73,9 @@ async fn with_the_provider_down_it_waits_and_says_the_way_out() {
 /// The way out that the message names. Disabling the rules is tried for two minutes first.
 #[tokio::test]
 async fn with_the_provider_down_retain_lets_go_after_a_while() {
-    let Some((rig, operator)) = registered("let-go").await else {
+    let Some((rig, operator)) = blocked("let-go").await else {
         return;
     };
-    rig.simulator
-        .control()
-        .merge_faults(&json!({ "fail": 1.0 }))
-        .unwrap();
-    rig.delete("shop").await;
-    rig.until("shop", "Registered", "False DeletionBlocked")
-        .await;
     let retain = json!({ "spec": { "registration": { "deletionPolicy": "Retain" } },
         "metadata": { "annotations": { "bellhop.dev/reconcile-at": "1" } } });
     rig.patch("shop", retain).await;

@@ -288,16 +288,12 @@ async fn what_receivers_say_is_in_the_status() {
     operator.stop().await;
 }
 
-/// A second operator, with another image: one subscription at a time has its pod replaced.
-#[tokio::test]
-async fn a_new_image_is_rolled_out_one_after_the_other() {
-    let Some(rig) = Rig::new("rollout").await else {
-        return;
-    };
+/// Subscriptions whose pods an operator has brought up with a first image; it has ended.
+async fn with_pods(test: &str, names: [&str; 2]) -> Option<(Rig, Arc<Pods>)> {
+    let rig = Rig::new(test).await?;
     let pods_are = Pods::new(&rig);
     let first = rig.operator_with_receivers("an-image:1", pods_are.clone());
     rig.create_keys("redeam-keys", KEY).await;
-    let names = ["a", "b"];
     for (name, kind) in names.into_iter().zip(["Rate", "Booking"]) {
         rig.create(name, |object| {
             object["spec"]["notifications"] = json!([{ "type": kind }]);
@@ -307,6 +303,16 @@ async fn a_new_image_is_rolled_out_one_after_the_other() {
         rig.until(name, "Ready", "True Ok").await;
     }
     first.stop().await;
+    Some((rig, pods_are))
+}
+
+/// A second operator, with another image: one subscription at a time has its pod replaced.
+#[tokio::test]
+async fn a_new_image_is_rolled_out_one_after_the_other() {
+    let names = ["a", "b"];
+    let Some((rig, pods_are)) = with_pods("rollout", names).await else {
+        return;
+    };
     let second = rig.operator_with_receivers("an-image:2", pods_are.clone());
     let mut done: BTreeMap<&str, bool> = BTreeMap::new();
     while done.len() < names.len() {
@@ -343,22 +349,10 @@ async fn a_new_image_is_rolled_out_one_after_the_other() {
 /// rollout would let it reach another subscription.
 #[tokio::test]
 async fn a_rollout_outlives_its_operator() {
-    let Some(rig) = Rig::new("outlives").await else {
+    let names = ["a", "b"];
+    let Some((rig, pods_are)) = with_pods("outlives", names).await else {
         return;
     };
-    let pods_are = Pods::new(&rig);
-    let first = rig.operator_with_receivers("an-image:1", pods_are.clone());
-    rig.create_keys("redeam-keys", KEY).await;
-    let names = ["a", "b"];
-    for (name, kind) in names.into_iter().zip(["Rate", "Booking"]) {
-        rig.create(name, |object| {
-            object["spec"]["notifications"] = json!([{ "type": kind }]);
-        })
-        .await;
-        start_pod(&rig, name).await;
-        rig.until(name, "Ready", "True Ok").await;
-    }
-    first.stop().await;
     let second = rig.operator_with_receivers("an-image:2", pods_are.clone());
     let turn = until_rolled(&rig, &names).await;
     let other = if turn == "a" { "b" } else { "a" };
