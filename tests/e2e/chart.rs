@@ -8,14 +8,18 @@ use crate::operator::{self, NAMESPACE, helm, install, install_with};
 use crate::shop::{NAME, Shop};
 use crate::world::World;
 
-/// The value `receiver.access: proxy`, for clusters whose network keeps the operator from pods.
+/// The values `receiver.access: proxy`, for clusters whose network keeps the operator from pods, and
+/// `watchNamespaces`, for those where it may not have rights in all.
 pub fn receivers_are_asked_through_the_api_server(world: &World) {
     let _ = world.provider();
     let cluster = &world.cluster;
-    let proxy = ["--set", "receiver.access=proxy"];
-    install_with(cluster, &world.authority, &cluster.image, &proxy);
-    operator::until_ready(cluster);
     let shop = Shop::open(world, "proxy");
+    let other = Shop::open(world, "unwatched");
+    let watched = format!("watchNamespaces={{{}}}", shop.namespace);
+    let values = ["--set", "receiver.access=proxy", "--set", &watched];
+    install_with(cluster, &world.authority, &cluster.image, &values);
+    operator::until_ready(cluster);
+    other.subscribe(|_| {});
     shop.subscribe(|_| {});
     shop.until_ready();
     let condition = "--for=condition=ReceiverAvailable";
@@ -31,8 +35,13 @@ pub fn receivers_are_asked_through_the_api_server(world: &World) {
     let arguments = format!("--namespace={NAMESPACE} get deployments -o jsonpath={{..args}}");
     let arguments = cluster.kubectl.fine(&arguments);
     assert!(arguments.contains("--receiver-access=proxy"), "{arguments}");
+    let unwatched = other.get(&format!("whs {NAME}"));
+    assert_eq!(unwatched["status"], Value::Null, "{unwatched}");
+    assert_eq!(unwatched["metadata"]["finalizers"], Value::Null);
     shop.unsubscribe();
-    shop.close();
+    for shop in [shop, other] {
+        shop.close();
+    }
     install(cluster, &world.authority, &cluster.image);
 }
 

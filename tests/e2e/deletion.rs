@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::backup;
 use crate::kubectl::eventually;
 use crate::operator;
 use crate::shop::{NAME, Seen, Shop};
@@ -72,6 +73,7 @@ pub fn the_volume_is_grown_kept_and_reused(world: &World) {
     for (before, after) in before.iter().zip(&seen()) {
         nothing_is_told_again(before, after);
     }
+    backup::moved_and_lost(world, &provider, &shop);
 
     // The last one takes it along.
     shop.patch(&json!({ "spec": { "state": { "embedded": { "onDelete": "Delete" } } } }));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::kubectl::eventually;
 use crate::load::rotate;
-use crate::provider::Provider;
+use crate::provider::{API_SECRET, Provider};
 use crate::shop::{NAME, Shop};
 use crate::world::World;
 
@@ -70,8 +70,32 @@ pub fn a_new_key_and_other_settings_need_no_restart(world: &World) {
     assert!(is_taken(&provider), "with other settings");
     shop.until_equal(&provider.truth(&["rate"]), 60);
     assert_eq!(identity(&shop), pod, "without a restart");
+    other_credentials(&provider, &shop);
+    assert_eq!(identity(&shop), pod, "without a restart");
     shop.unsubscribe();
     shop.close();
+}
+
+/// Credentials that the provider refuses, and the right ones again: what was accepted meanwhile is
+/// read afterwards.
+fn other_credentials(provider: &Provider<'_>, shop: &Shop<'_>) {
+    let is = |secret: &str| {
+        let data = json!({ "stringData": { "apiSecret": secret } });
+        shop.kubectl(&format!(
+            "patch secret redeam-keys --type=merge --patch={data}"
+        ));
+    };
+    is("mistyped");
+    shop.kubectl(&format!(
+        "wait whs/{NAME} --for=condition=CredentialsValid=false --timeout=60s"
+    ));
+    assert!(is_taken(provider), "accepted, whatever the credentials");
+    is(API_SECRET);
+    shop.kubectl(&format!(
+        "wait whs/{NAME} --for=condition=CredentialsValid --timeout=60s"
+    ));
+    shop.until_equal(&provider.truth(&["rate"]), 90);
+    shop.until_ready();
 }
 
 /// From `without a live rule were Rate for 12 ms, Booking for 9 ms: …`.

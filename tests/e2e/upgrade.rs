@@ -1,10 +1,14 @@
 //! Another version of Bellhop over a running one. It is the same program under another name: what
-//! is shown is that operator and receivers roll and lose nothing, not that a newer store opens.
+//! is shown is that operator and receivers roll and lose nothing, not that a newer store opens. And
+//! another definition, by the chart of its own.
 
-use crate::kubectl::eventually;
+use std::process::Command;
+
+use crate::cluster::project;
+use crate::kubectl::{eventually, run};
 use crate::load::rotate;
 use crate::operator;
-use crate::shop::Shop;
+use crate::shop::{NAME, Shop};
 use crate::skip;
 use crate::world::{World, check_account};
 
@@ -17,6 +21,7 @@ pub fn another_image_rolls_everything(world: &World) {
     shop.subscribe(|_| {});
     shop.until_ready();
     shop.until_equal(&provider.truth(&["rate"]), 60);
+    change_definition(world);
     let before = provider.counts();
     let uid = shop.receiver()["metadata"]["uid"].clone();
     std::thread::scope(|scope| {
@@ -40,4 +45,26 @@ pub fn another_image_rolls_everything(world: &World) {
     operator::install(&world.cluster, &world.authority, &world.cluster.image);
     shop.unsubscribe();
     shop.close();
+}
+
+/// One that differs from the one that is there comes by `helm upgrade`, before the operator's own; the
+/// next one takes it back.
+fn change_definition(world: &World) {
+    let folder = tempfile::tempdir().unwrap();
+    let (chart, from) = (folder.path().join("crds"), project("charts/bellhop-crds"));
+    let mut copy = Command::new("cp");
+    run(copy.arg("-r").args([&from, &chart]), "").fine();
+    let template = chart.join("templates/bellhop.dev_webhooksubscriptions.yaml");
+    let text = std::fs::read_to_string(&template).unwrap();
+    let changed = text.replacen("    - whs\n", "    - whs\n    - nextname\n", 1);
+    assert_ne!(text, changed);
+    std::fs::write(&template, changed).unwrap();
+    let chart = chart.to_str().unwrap();
+    let upgrade = ["upgrade", "bellhop-crds", chart, "--namespace=default"];
+    operator::helm(&world.cluster, &upgrade).fine();
+    eventually("objects have the new definition's name", 30, || {
+        let said = world.cluster.kubectl.say("get nextname --all-namespaces");
+        let found = said.well && said.out.contains(NAME);
+        if found { Ok(()) } else { Err(said.err) }
+    });
 }

@@ -223,35 +223,6 @@ impl Engine {
         self.call(names, Command::KeepSinks).await
     }
 
-    /// Copies the store, as it is at one moment, into a new file at `target`, which must not
-    /// exist. May take a while; accepts go on meanwhile.
-    ///
-    /// # Errors
-    /// [`StateError::Full`] without space, [`StateError::Busy`] when the file exists or cannot be
-    /// made.
-    pub async fn backup(&self, target: &Path) -> std::result::Result<(), StateError> {
-        let Some(text) = target.to_str().map(str::to_owned) else {
-            return Err(StateError::Busy(
-                "the path of a backup must be UTF-8".to_owned(),
-            ));
-        };
-        if target.exists() {
-            return Err(StateError::Busy(format!("{text} exists already")));
-        }
-        self.read(move |connection| {
-            connection
-                .execute("VACUUM INTO ?1", [&text])
-                .map(|_| ())
-                .map_err(
-                    |error| match StateError::from(super::error::Fault::from(error)) {
-                        StateError::Failed(what) => StateError::Busy(format!("backup: {what}")),
-                        other => other,
-                    },
-                )
-        })
-        .await
-    }
-
     /// Checks the whole store: SQLite's `integrity_check`, every row's checksum, all counts.
     /// Takes about a second for each 200 MB, and accepts go on meanwhile.
     ///

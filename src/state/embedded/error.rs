@@ -22,7 +22,7 @@ pub enum OpenError {
     },
     /// Written by a newer Bellhop.
     #[error(
-        "{file} has schema version {found}, this program knows up to {known}: run the newer Bellhop that wrote it, or restore a backup from before the upgrade"
+        "{file} has schema version {found}, this program knows up to {known}: run the newer Bellhop that wrote it, or move the folder aside and start empty: the resync reads everything from the provider again (consumers see a new epoch and list again)"
     )]
     Newer {
         /// The database.
@@ -55,7 +55,7 @@ pub enum OpenError {
     },
     /// Damaged.
     #[error(
-        "{file} is damaged: {what}. Nothing was changed. Restore a backup of the folder, or move the folder aside and start empty: the resync reads everything from the provider again (consumers see a new epoch and list again)"
+        "{file} is damaged: {what}. Nothing was changed. Move the folder aside and start empty: the resync reads everything from the provider again (consumers see a new epoch and list again)"
     )]
     Damaged {
         /// The database or its WAL.
@@ -135,7 +135,7 @@ impl From<Fault> for StateError {
                 _ => Self::Failed(error.to_string()),
             },
             Fault::Damaged(what) => Self::Failed(format!(
-                "{what}; restore a backup, or move the data folder aside and let the resync rebuild it"
+                "{what}; move the data folder aside and let the resync rebuild it"
             )),
             Fault::Full(what) => Self::Full(what),
             Fault::Busy(what) => Self::Busy(what),

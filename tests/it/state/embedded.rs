@@ -60,7 +60,7 @@ async fn a_damaged_file_is_refused_with_what_to_do() {
     fs::write(&file, vec![0x55; 8192]).unwrap();
     let error = open(dir.path()).err().unwrap().to_string();
     assert!(error.contains("bellhop.db is damaged"), "{error}");
-    assert!(error.contains("Restore a backup"), "{error}");
+    assert!(error.contains("Move the folder aside"), "{error}");
     assert!(error.contains("resync"), "{error}");
 }
 

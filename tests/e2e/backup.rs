@@ -1,0 +1,75 @@
+//! A volume that is moved, and one that is lost, as docs/operations.md says it ("Backup and restore").
+
+use serde_json::json;
+
+use crate::cluster::inside;
+use crate::kubectl::eventually;
+use crate::provider::Provider;
+use crate::shop::{NAME, Shop, is_ready};
+use crate::skip;
+use crate::world::World;
+
+/// Consumers end equal, and (they check it themselves) nothing goes back at them.
+pub fn moved_and_lost(world: &World, provider: &Provider<'_>, shop: &Shop<'_>) {
+    if !world.cluster.own {
+        return skip::without(
+            "the volumes of this cluster are out of reach: none is moved or lost",
+        );
+    }
+    let claim = shop.get(&format!("pvc {NAME}-data"));
+    let volume = claim["spec"]["volumeName"].as_str().unwrap();
+    let volume = world.cluster.kubectl.get(&format!("pv {volume}"));
+    let volume = volume["spec"]["local"]["path"].as_str().unwrap();
+    // The folder itself is what the pod's volume points to.
+    let lose = || inside(&format!("find {volume} -mindepth 1 -delete")).fine();
+
+    let ids = || shop.seen("orders").unwrap().entities;
+    let before = ids();
+    stopped(shop, || {
+        inside(&format!("cp -a {volume} {volume}.copy")).fine();
+        lose();
+        inside(&format!("cp -a {volume}.copy/. {volume}")).fine();
+        inside(&format!("rm -r {volume}.copy")).fine();
+    });
+    provider.load(20, 20);
+    shop.until_equal(&provider.owed().0, 60);
+    let after = ids();
+    let same = before
+        .keys()
+        .filter(|key| before[*key]["id"] == after[*key]["id"]);
+    assert!(same.count() > 0, "the store in the copy is the store");
+
+    stopped(shop, || drop(lose()));
+    provider.load(20, 20);
+    shop.until_equal(&provider.owed().0, 60);
+    let told = |key: &&String| after[*key]["id"] != ids()[*key]["id"];
+    eventually("rates are told anew", 60, || {
+        let rates = after.keys().filter(|key| key.starts_with("rate/"));
+        let still: Vec<&String> = rates.filter(|key| !told(key)).collect();
+        if still.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{still:?}"))
+        }
+    });
+    shop.until_equal(&provider.owed().0, 60);
+}
+
+/// Does something while the receiver is stopped and the operator leaves it alone.
+fn stopped(shop: &Shop<'_>, work: impl FnOnce()) {
+    let paused = |value| json!({ "metadata": { "annotations": { "bellhop.dev/paused": value } } });
+    shop.patch(&paused(Some("true")));
+    shop.kubectl(&format!("scale statefulset {NAME} --replicas=0"));
+    shop.kubectl(&format!("wait pod/{NAME}-0 --for=delete --timeout=60s"));
+    work();
+    shop.patch(&paused(None));
+    eventually("the operator has scaled it back", 60, || {
+        let pod = shop.find(&format!("pod {NAME}-0"));
+        if pod.as_ref().is_some_and(is_ready) {
+            Ok(())
+        } else {
+            Err(pod.map_or_else(|| "no pod".into(), |pod| pod["status"].to_string()))
+        }
+    });
+    shop.until_ready();
+}
