@@ -1,6 +1,7 @@
 //! The operator on the real API server, against the simulated provider. Oracle: what the simulator
 //! says its registry holds, and what the API server shows.
 
+mod backlog;
 mod behaviour;
 mod breaker;
 mod crash;
