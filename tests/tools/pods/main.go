@@ -99,6 +99,8 @@ func (m *memory) follow(url, tokenFile string) {
 		}
 		if answer.StatusCode == 200 {
 			m.read(answer.Body, &cursor)
+		} else if answer.StatusCode == 410 && cursor != "" {
+			cursor = "" // another store than the cursor's: everything from the beginning
 			// 401: the token's file is older than the token; it is read again.
 		} else if answer.StatusCode != 401 && answer.StatusCode != 503 && answer.StatusCode != 429 {
 			m.fail("the feed answered " + answer.Status)
