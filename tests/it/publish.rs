@@ -3,6 +3,7 @@
 //! down; the CloudEvents SDK for Python.
 
 mod deliver;
+mod document;
 mod feed;
 mod foreign;
 mod http;
