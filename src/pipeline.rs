@@ -280,10 +280,14 @@ impl Pipeline {
         Ok(())
     }
 
-    /// For a channel binding, the entities of which another read is on its way. What such a read
+    /// For what has children, the entities of which another read is on its way. What such a read
     /// found may be older than the answer that asks for this.
     fn in_flight(&self, claim: &Claim) -> Vec<EntityKey> {
-        if claim.key.kind() != NotificationType::ChannelBinding {
+        let has_children = matches!(
+            claim.key.kind(),
+            NotificationType::ChannelBinding | NotificationType::Rate
+        );
+        if !has_children {
             return Vec::new();
         }
         let in_flight = lock(&self.in_flight);

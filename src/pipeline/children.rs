@@ -79,7 +79,7 @@ enum Wanted {
     All,
     /// Those that consumers do not have.
     New,
-    /// Those that consumers have.
+    /// Those that consumers have, or will have when a read that is on its way comes back.
     Known,
 }
 
@@ -196,7 +196,7 @@ impl Children<'_> {
         let fits = match wanted {
             Wanted::All => true,
             Wanted::New => !self.is_known(&key).await?,
-            Wanted::Known => self.is_known(&key).await?,
+            Wanted::Known => self.in_flight.contains(&key) || self.is_known(&key).await?,
         };
         if fits && self.covered.contains(&kind) {
             self.marks.insert(key);

@@ -1,7 +1,7 @@
 //! A store, a clock set by hand, and a provider that notes each read: a process that can be killed.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bellhop::api::{EntityKey, NotificationType as Kind};
@@ -196,9 +196,10 @@ impl World {
         run.kill().await;
     }
 
-    /// Lets seconds go by until something holds.
+    /// Lets seconds go by until something holds, for a minute of real time.
     pub async fn until(&self, what: &str, holds: impl Fn() -> bool) {
-        for _ in 0..3000 {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_mins(1) {
             if holds() {
                 return;
             }

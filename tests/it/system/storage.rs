@@ -105,7 +105,7 @@ async fn newer_foreign_and_damaged_files_are_refused_and_left_alone() {
         ),
         (
             with(2 * page, &garbage),
-            ["bellhop.db", "damaged", "move the folder aside"],
+            ["bellhop.db", "damaged", "Move the folder aside"],
         ),
     ] {
         std::fs::write(&database, &bytes).unwrap();
