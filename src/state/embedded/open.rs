@@ -14,7 +14,7 @@ use super::engine::Engine;
 use super::error::{Fault, OpenError};
 use super::lock::Lock;
 use super::options::Options;
-use super::reader::Reader;
+use super::reader;
 use super::schema::{self, Kind};
 use super::store::Store;
 use super::verify;
@@ -77,7 +77,7 @@ pub(super) fn open(
                 known: schema::VERSION,
             });
         }
-        Kind::Bellhop(_) if size <= verify::FULL_CHECK_BYTES => {
+        Kind::Bellhop(_) if size <= options.full_check_bytes => {
             verify::check(&connection).map_err(&told)?;
         }
         // Without a commit in the log, the power went while the store was made.
@@ -126,8 +126,8 @@ pub(super) fn open(
 
 /// The environment that a store was filled from, if it says.
 fn environment(connection: &Connection, path: &Path) -> Result<Option<String>, OpenError> {
-    let noted = Reader::new(connection).fact(FACT_ENVIRONMENT);
-    let noted = noted.map_err(|error| failed(path, &error))?;
+    let noted = reader::fact(connection, FACT_ENVIRONMENT);
+    let noted = noted.map_err(|fault| describe(path, fault))?;
     Ok(noted.map(|text| String::from_utf8_lossy(&text).into_owned()))
 }
 

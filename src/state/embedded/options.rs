@@ -27,6 +27,9 @@ pub struct Options {
     pub max_backlog: usize,
     /// After this long without a settlement an entity is handed to another worker.
     pub lease: Duration,
+    /// Files up to this size are checked in full before they are opened; of larger ones each row is
+    /// checked when it is read.
+    pub full_check_bytes: u64,
     /// The provider's environment that it is filled from; a store of another one is refused. `None`:
     /// not looked at.
     pub environment: Option<String>,
@@ -46,6 +49,8 @@ impl Default for Options {
             min_interval: Duration::from_secs(1),
             max_backlog: 200_000,
             lease: Duration::from_mins(5),
+            // A second or two.
+            full_check_bytes: 256 << 20,
             environment: None,
         }
     }

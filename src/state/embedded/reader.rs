@@ -165,17 +165,20 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`StateError::Failed`] for a row that cannot be believed.
     pub fn fact(&self, name: &str) -> Answer<Option<Vec<u8>>> {
-        self.snapshot(|connection| {
-            let found: Option<(Vec<u8>, i64)> = connection
-                .prepare_cached("SELECT value, checksum FROM facts WHERE name = ?1")?
-                .query_row([name], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            match found {
-                Some((value, sum)) if fact_checksum(name, &value) == sum => Ok(Some(value)),
-                Some(_) => Err(Fault::row("facts", name)),
-                None => Ok(None),
-            }
-        })
+        self.snapshot(|connection| fact(connection, name))
+    }
+}
+
+/// The value of a fact.
+pub(super) fn fact(connection: &Connection, name: &str) -> Result<Option<Vec<u8>>> {
+    let found: Option<(Vec<u8>, i64)> = connection
+        .prepare_cached("SELECT value, checksum FROM facts WHERE name = ?1")?
+        .query_row([name], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    match found {
+        Some((value, sum)) if fact_checksum(name, &value) == sum => Ok(Some(value)),
+        Some(_) => Err(Fault::row("facts", name)),
+        None => Ok(None),
     }
 }
 

@@ -11,9 +11,6 @@ use super::rows::{self, EntityRow, EventRow, StoreRow};
 use super::store::Store;
 use crate::state::StateError;
 
-/// Files up to this size are checked in full before they are opened: a second or two.
-pub(super) const FULL_CHECK_BYTES: u64 = 256 << 20;
-
 impl Store {
     /// Checks the whole store. Takes about a second for each 200 MB.
     ///
