@@ -230,13 +230,11 @@ impl Pipeline {
         let fetched = self.clock.now();
         let started = self.clock.ticks();
         let window = window::from_today(fetched, self.settings.fetch.availability_horizon_days);
-        let answer = self.reads.read(&reads::read_of(&claim.key, window)).await;
-        match &answer {
-            Err(ReadError::Unauthorized { status }) => self.refused(*status).await,
-            Err(ReadError::Retry {
-                after: Some(wait), ..
-            }) => self.budget.hold(*wait, self.clock.ticks()),
-            _ => {}
+        let read = reads::read_of(&claim.key, window);
+        let answer = self.budget.read(self.reads.as_ref(), &read, &self.clock);
+        let answer = answer.await;
+        if let Err(ReadError::Unauthorized { status }) = &answer {
+            self.refused(*status).await;
         }
         if removals::is_signal(&answer) {
             self.recall_removals().await?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Ticks};
 use crate::provider::budget::TokenBucket;
+use crate::provider::{Answer, Read, ReadError, Reads};
 use crate::state::MarkClass;
 
 /// Of so many permits, one prefers the resync.
@@ -62,8 +63,25 @@ impl Budget {
         }
     }
 
-    /// The provider asks for patience: no further permit for this long, at most five minutes.
-    pub(super) fn hold(&self, wait: Duration, now: Ticks) {
+    /// Makes a request, with a permit that is spent. When the provider asks for patience, there is no
+    /// further permit for this long, at most five minutes.
+    pub(super) async fn read(
+        &self,
+        reads: &dyn Reads,
+        read: &Read,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Answer, ReadError> {
+        let answer = reads.read(read).await;
+        if let Err(ReadError::Retry {
+            after: Some(wait), ..
+        }) = &answer
+        {
+            self.hold(*wait, clock.ticks());
+        }
+        answer
+    }
+
+    fn hold(&self, wait: Duration, now: Ticks) {
         let until = now.after(wait.min(LONGEST_HOLD));
         self.held.fetch_max(until.0, Ordering::AcqRel);
     }

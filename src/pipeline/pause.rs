@@ -64,17 +64,13 @@ impl Pause {
             return false;
         }
         budget.permit(clock).await.spend();
-        match reads.read(&Read::Suppliers).await {
+        match budget.read(reads, &Read::Suppliers, clock).await {
             Err(ReadError::Unauthorized { .. }) => true,
             Ok(_) => {
                 *trusted = clock.ticks().after(TRUSTED);
                 false
             }
             // A provider that is not well says nothing about the credentials.
-            Err(ReadError::Retry { after, .. }) => {
-                budget.hold(after.unwrap_or_default(), clock.ticks());
-                false
-            }
             Err(_) => false,
         }
     }

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::cluster::inside;
 use crate::kubectl::eventually;
 use crate::provider::Provider;
-use crate::shop::{NAME, Shop, is_ready};
+use crate::shop::{NAME, Shop};
 use crate::skip;
 use crate::world::{World, check_account};
 
@@ -46,10 +46,11 @@ pub fn moved_and_lost(world: &World, provider: &Provider<'_>, shop: &Shop<'_>) {
 
     stopped(shop, || drop(lose()));
     loaded("lost");
-    let told = |key: &&String| after[*key]["id"] != ids()[*key]["id"];
     eventually("rates are told anew", 60, || {
+        let now = ids();
         let rates = after.keys().filter(|key| key.starts_with("rate/"));
-        let still: Vec<&String> = rates.filter(|key| !told(key)).collect();
+        let same = |key: &&String| after[*key]["id"] == now[*key]["id"];
+        let still: Vec<&String> = rates.filter(same).collect();
         if still.is_empty() {
             Ok(())
         } else {
@@ -62,18 +63,12 @@ pub fn moved_and_lost(world: &World, provider: &Provider<'_>, shop: &Shop<'_>) {
 /// Does something while the receiver is stopped and the operator leaves it alone.
 fn stopped(shop: &Shop<'_>, work: impl FnOnce()) {
     let paused = |value| json!({ "metadata": { "annotations": { "bellhop.dev/paused": value } } });
+    let uid = shop.receiver()["metadata"]["uid"].clone();
     shop.patch(&paused(Some("true")));
     shop.kubectl(&format!("scale statefulset {NAME} --replicas=0"));
     shop.kubectl(&format!("wait pod/{NAME}-0 --for=delete --timeout=60s"));
     work();
     shop.patch(&paused(None));
-    eventually("the operator has scaled it back", 60, || {
-        let pod = shop.find(&format!("pod {NAME}-0"));
-        if pod.as_ref().is_some_and(is_ready) {
-            Ok(())
-        } else {
-            Err(pod.map_or_else(|| "no pod".into(), |pod| pod["status"].to_string()))
-        }
-    });
+    shop.until_replaced(&uid, 60);
     shop.until_ready();
 }

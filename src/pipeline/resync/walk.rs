@@ -188,7 +188,11 @@ impl Pipeline {
                 .passed(self.reads.as_ref(), &self.budget, &self.clock)
                 .await;
             self.budget.permit(&self.clock).await.spend();
-            let after = match self.reads.read(read).await {
+            let after = match self
+                .budget
+                .read(self.reads.as_ref(), read, &self.clock)
+                .await
+            {
                 Ok(Answer::Many(mut items)) => {
                     items.sort_unstable_by(|one, other| one.id.cmp(&other.id));
                     return Ok(items);
@@ -204,9 +208,6 @@ impl Pipeline {
                 Err(ReadError::Refused { reason }) => return Ok(skipped(refused, read, reason)),
                 Err(ReadError::Retry { reason, after }) => {
                     tracing::info!(reason, "the resync waits for the provider");
-                    if let Some(wait) = after {
-                        self.budget.hold(wait, self.clock.ticks());
-                    }
                     after
                 }
             };

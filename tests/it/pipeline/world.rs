@@ -168,13 +168,9 @@ impl World {
 
     pub fn start(&self) -> Run {
         let pipeline = self.pipeline(100);
-        let mut tasks = JoinSet::new();
-        for _ in 0..4 {
-            let pipeline = pipeline.clone();
-            tasks.spawn(async move { pipeline.work().await.unwrap() });
-        }
-        tasks.spawn(async move { pipeline.resync().await.unwrap() });
-        Run(tasks)
+        let mut run = Run::of(&pipeline, 4);
+        run.0.spawn(async move { pipeline.resync().await.unwrap() });
+        run
     }
 
     /// Time goes on in steps, with some real time for what it wakes up.
@@ -198,12 +194,17 @@ impl World {
 
     /// Lets seconds go by until something holds, for a minute of real time.
     pub async fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        self.until_by(SECOND, what, holds).await;
+    }
+
+    /// The same in steps of another length.
+    pub async fn until_by(&self, step: Duration, what: &str, holds: impl Fn() -> bool) {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_mins(1) {
             if holds() {
                 return;
             }
-            self.pass(SECOND, SECOND).await;
+            self.pass(step, step).await;
         }
         let log = self.provider.log();
         let newest = &log[log.len().saturating_sub(100)..];
@@ -223,6 +224,16 @@ impl World {
 }
 
 impl Run {
+    /// Workers, and nothing that looks for work.
+    pub fn of(pipeline: &Arc<Pipeline>, workers: usize) -> Self {
+        let mut tasks = JoinSet::new();
+        for _ in 0..workers {
+            let pipeline = pipeline.clone();
+            tasks.spawn(async move { pipeline.work().await.unwrap() });
+        }
+        Self(tasks)
+    }
+
     pub async fn kill(mut self) {
         self.0.shutdown().await;
     }
