@@ -1,7 +1,8 @@
 //! The public endpoint: verifies, makes durable, answers.
 //!
 //! Owns: the provider's way in, from the socket to [`State::accept`](crate::state::State::accept):
-//! [`server`] (connections, their limits, TLS, drain), [`ingest`] (one request, its answer),
+//! [`server`] (connections, their limits, TLS, drain), [`ingest`] (one request, its answer;
+//! with `body`, `refusal` and `repeats`),
 //! [`signature`] (who sent it), [`notification`] (what it says), [`keys`] (the rules' keys),
 //! `probe` (the operator's question whether the way in is open).
 //!
@@ -9,11 +10,14 @@
 //! of our own; a call to anything but the store while the provider waits; a byte of an unverified
 //! body in a log line, a metric or the store.
 
+mod body;
 pub mod ingest;
 pub mod keys;
 pub mod notification;
 mod observe;
 mod probe;
+mod refusal;
+mod repeats;
 pub mod server;
 pub mod signature;
 

@@ -1,54 +1,37 @@
 //! One request of the provider, and exactly one answer.
 //!
-//! Owns: the order of the checks (path, method, size, shape, signature, age, store) and the status
-//! of each outcome. The provider retries only 408, 425, 429, 502, 503 and 504, so whatever is
-//! wrong on our side is answered with one of these.
+//! Owns: the order of the checks (path, method, size, shape, signature, age, store) and the class of
+//! each outcome.
 //!
 //! Never here: a 200 that the store has not confirmed; an echo of what was sent; a wait for
 //! anything but the request's body and the store.
 
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State as Shared;
-use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 
+use super::body;
 use super::keys::{KeyRing, Mismatch, RuleKey};
 use super::notification::{self, BadBody};
 use super::observe::{Class, Observed, ReceiverStatus};
 use super::probe::Probes;
-use super::server::BodyTimeout;
+use super::refusal::Refusal;
+use super::repeats::Repeats;
 use super::signature::{Family, LayoutMemory, Unverified, Verified};
 use crate::api::NotificationType;
 use crate::clock::{Clock, UnixMillis};
 use crate::metrics::Metrics;
-use crate::provider::budget::TokenBucket;
 use crate::settings::{SignatureScheme, SignatureSettings};
 use crate::state::{Accepted, Notification, State};
 
-/// The largest body that is read: real ones have a few hundred bytes.
-pub const MAX_BODY: usize = 64 * 1024;
-
-/// How much of a body that is refused is read and thrown away, so that its sender gets to see the
-/// answer instead of a reset connection.
-const MAX_DISCARD: usize = 1024 * 1024;
-
-/// How long that may take.
-const DISCARD_TIME: Duration = Duration::from_secs(1);
-
 /// How long the store may take. The provider gives up after 60 s.
 const ACCEPT_TIME: Duration = Duration::from_secs(30);
-
-/// Signatures that are remembered as repeated, per rule.
-const MAX_REPEATED: usize = 256;
 
 /// How much of everything at once.
 #[derive(Debug, Clone)]
@@ -100,15 +83,8 @@ struct Ingest {
     observed: Observed,
     probes: Probes,
     layouts: [LayoutMemory; 7],
-    repeats: [Mutex<Repeats>; 7],
+    repeats: [Repeats; 7],
     permits: Semaphore,
-}
-
-/// The token bucket of a rule's repeats, and which signatures are known to repeat.
-struct Repeats {
-    bucket: TokenBucket,
-    sums: Vec<Vec<u8>>,
-    next: usize,
 }
 
 /// What a path names.
@@ -138,11 +114,7 @@ impl Receiver {
             probes: Probes::new(metrics),
             layouts: Default::default(),
             repeats: std::array::from_fn(|_| {
-                Mutex::new(Repeats {
-                    bucket: TokenBucket::new(limits.repeats_per_second, limits.repeats_burst),
-                    sums: Vec::new(),
-                    next: 0,
-                })
+                Repeats::new(limits.repeats_per_second, limits.repeats_burst)
             }),
             permits: Semaphore::new(limits.in_flight),
             options,
@@ -173,54 +145,6 @@ impl Receiver {
     }
 }
 
-/// The answer to one request: its class and what it says to a person who reads it.
-struct Refusal {
-    class: Class,
-    text: String,
-}
-
-impl Refusal {
-    fn new(class: Class, text: impl Into<String>) -> Self {
-        let text = text.into();
-        Self { class, text }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let (status, retry_after, close) = match self.class {
-            Class::Accepted => (StatusCode::OK, None, false),
-            Class::BadBody | Class::CutBody => (StatusCode::BAD_REQUEST, None, false),
-            Class::NotAuthentic | Class::TooOld | Class::Replayed => {
-                (StatusCode::UNAUTHORIZED, None, false)
-            }
-            Class::NoRule => (StatusCode::NOT_FOUND, None, false),
-            Class::NotPost => (StatusCode::METHOD_NOT_ALLOWED, None, false),
-            Class::SlowBody => (StatusCode::REQUEST_TIMEOUT, None, true),
-            Class::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, None, true),
-            Class::Busy => (StatusCode::TOO_MANY_REQUESTS, Some("1"), false),
-            Class::Backlog => (StatusCode::TOO_MANY_REQUESTS, Some("10"), false),
-            Class::Repeats => (StatusCode::TOO_MANY_REQUESTS, Some("5"), false),
-            Class::NoKey | Class::KeyReread | Class::Store => {
-                (StatusCode::SERVICE_UNAVAILABLE, Some("5"), false)
-            }
-        };
-        let mut response = (status, self.text).into_response();
-        let headers = response.headers_mut();
-        let fixed = header::HeaderValue::from_static;
-        if let Some(seconds) = retry_after {
-            headers.insert(header::RETRY_AFTER, fixed(seconds));
-        }
-        if close {
-            headers.insert(header::CONNECTION, fixed("close"));
-        }
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(header::ALLOW, fixed("POST"));
-        }
-        response
-    }
-}
-
 /// Counts a request as in flight, also when its connection breaks and it is dropped.
 struct InFlight<'a>(&'a Observed);
 
@@ -244,7 +168,7 @@ async fn handle(Shared(receiver): Shared<Receiver>, request: Request<Body>) -> R
     let target = ingest.target(request.uri().path());
     if let Some(question) = Probes::asks(request.headers()) {
         let (head, body) = request.into_parts();
-        discard(body, &head.headers).await;
+        body::discard(body, &head.headers).await;
         let routed =
             |kind| matches!(target, Some(Target::Any)) || target == Some(Target::Rule(kind));
         let (keys, now) = (ingest.keys.probe(), ingest.clock.ticks());
@@ -292,10 +216,10 @@ impl Ingest {
             Some(_) => None,
         };
         if let Some(refusal) = early {
-            discard(body, &head.headers).await;
+            body::discard(body, &head.headers).await;
             return Err(refusal);
         }
-        let body = read_body(body, &head.headers).await?;
+        let body = body::read(body, &head.headers).await?;
         let unverified = Unverified::parse(body)
             .map_err(|bad: BadBody| Refusal::new(Class::BadBody, format!("{bad}\n")))?;
         let _permit = self
@@ -401,7 +325,7 @@ impl Ingest {
             return Ok(over);
         }
         let fact = self.state.fact(&md5_fact_name(key)).await;
-        let over = fact.map_err(|_| store_unavailable())?.is_some();
+        let over = fact.map_err(|_| Refusal::store_unavailable())?.is_some();
         key.set_md5_over(over);
         Ok(over)
     }
@@ -418,7 +342,7 @@ impl Ingest {
         self.state
             .put_fact(&md5_fact_name(key), Some(b"1".to_vec()))
             .await
-            .map_err(|_| store_unavailable())?;
+            .map_err(|_| Refusal::store_unavailable())?;
         key.set_md5_over(true);
         Ok(())
     }
@@ -445,8 +369,9 @@ impl Ingest {
             ));
         }
         let sum = verified.sum().as_bytes();
-        if self.repeats_exhausted(rule, sum) {
-            return Err(too_many_repeats());
+        let repeats = &self.repeats[rule as usize];
+        if repeats.exhausted(sum, self.clock.ticks()) {
+            return Err(Refusal::too_many_repeats());
         }
         let named = notification::named(rule, verified);
         if let Some(at) = named.shown_timestamp {
@@ -467,15 +392,19 @@ impl Ingest {
             Ok(Ok(accepted)) => accepted,
             Ok(Err(error)) => {
                 tracing::debug!(rule = %rule, %error, "the store cannot take a notification");
-                return Err(store_unavailable());
+                return Err(Refusal::store_unavailable());
             }
-            Err(_) => return Err(store_unavailable()),
+            Err(_) => return Err(Refusal::store_unavailable()),
         };
         self.observed.stored(rule, accepted, received);
         match accepted {
             Accepted::Marked | Accepted::Stale | Accepted::DeadLetter => Ok(()),
-            Accepted::Duplicate | Accepted::SignatureReused if self.repeat(rule, sum) => Ok(()),
-            Accepted::Duplicate | Accepted::SignatureReused => Err(too_many_repeats()),
+            Accepted::Duplicate | Accepted::SignatureReused
+                if repeats.take(sum, self.clock.ticks()) =>
+            {
+                Ok(())
+            }
+            Accepted::Duplicate | Accepted::SignatureReused => Err(Refusal::too_many_repeats()),
             Accepted::Replayed => Err(Refusal::new(
                 Class::Replayed,
                 "signature.sum: seen with too many different bodies\n",
@@ -486,38 +415,6 @@ impl Ingest {
             )),
         }
     }
-
-    fn repeats(&self, rule: NotificationType) -> std::sync::MutexGuard<'_, Repeats> {
-        self.repeats[rule as usize]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether this signature is known to repeat and the bucket is empty: not worth the store.
-    fn repeats_exhausted(&self, rule: NotificationType, sum: &[u8]) -> bool {
-        let mut repeats = self.repeats(rule);
-        !repeats.sums.is_empty()
-            && repeats.sums.iter().any(|known| known == sum)
-            && repeats.bucket.available(self.clock.ticks()) == 0
-    }
-
-    /// Counts a repeat against the bucket; `false` when it was empty. Only signatures that found it
-    /// empty are remembered: as long as nobody floods, there is nothing to compare with.
-    fn repeat(&self, rule: NotificationType, sum: &[u8]) -> bool {
-        let now = self.clock.ticks();
-        let mut repeats = self.repeats(rule);
-        if repeats.bucket.take(now).is_ok() {
-            return true;
-        }
-        let slot = repeats.next % MAX_REPEATED;
-        repeats.next = slot + 1;
-        if slot < repeats.sums.len() {
-            sum.clone_into(&mut repeats.sums[slot]);
-        } else {
-            repeats.sums.push(sum.to_vec());
-        }
-        false
-    }
 }
 
 fn segments(path: &str) -> impl DoubleEndedIterator<Item = &str> {
@@ -526,17 +423,6 @@ fn segments(path: &str) -> impl DoubleEndedIterator<Item = &str> {
 
 fn md5_fact_name(key: &RuleKey) -> String {
     format!("md5-over/{}", key.signing.fingerprint())
-}
-
-fn store_unavailable() -> Refusal {
-    Refusal::new(Class::Store, "the store is not available; try again\n")
-}
-
-fn too_many_repeats() -> Refusal {
-    Refusal::new(
-        Class::Repeats,
-        "too many repeats of known signatures; try again\n",
-    )
 }
 
 /// A valid W3C `traceparent` of version 00, else nothing.
@@ -549,86 +435,4 @@ fn traceparent(headers: &HeaderMap) -> Option<String> {
             _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
         });
     fits.then(|| text.to_owned())
-}
-
-fn declared_length(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
-}
-
-fn too_large() -> Refusal {
-    Refusal::new(
-        Class::TooLarge,
-        format!("body: expected at most {MAX_BODY} bytes\n"),
-    )
-}
-
-/// Reads the whole body, up to the size limit.
-async fn read_body(mut body: Body, headers: &HeaderMap) -> Result<Bytes, Refusal> {
-    if declared_length(headers).is_some_and(|length| length > MAX_BODY as u64) {
-        discard(body, headers).await;
-        return Err(too_large());
-    }
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let data = match frame.map(http_body::Frame::into_data) {
-            Ok(Ok(data)) => data,
-            Ok(Err(_trailers)) => continue,
-            Err(error) => {
-                return Err(if BodyTimeout::is_behind(&error) {
-                    Refusal::new(Class::SlowBody, "body: came too slowly\n")
-                } else {
-                    Refusal::new(Class::CutBody, "body: broke off or is badly framed\n")
-                });
-            }
-        };
-        if first.len() + rest.len() + data.len() > MAX_BODY {
-            discard(body, headers).await;
-            return Err(too_large());
-        }
-        // Nearly every body comes in one piece, which is then not copied.
-        if first.is_empty() && rest.is_empty() {
-            first = data;
-        } else {
-            if rest.is_empty() {
-                rest.extend_from_slice(&std::mem::take(&mut first));
-            }
-            rest.extend_from_slice(&data);
-        }
-    }
-    Ok(if rest.is_empty() {
-        first
-    } else {
-        rest.freeze()
-    })
-}
-
-/// Reads on for a moment, so that a sender that is still busy sees the answer. Not when it waits
-/// to be told to go on.
-async fn discard(mut body: Body, headers: &HeaderMap) {
-    if headers.contains_key(header::EXPECT) {
-        return;
-    }
-    let reading = async {
-        let mut read = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            read += frame.data_ref().map_or(0, Bytes::len);
-            if read > MAX_DISCARD {
-                return;
-            }
-        }
-    };
-    if body_is_empty(headers) {
-        return;
-    }
-    let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
-}
-
-fn body_is_empty(headers: &HeaderMap) -> bool {
-    declared_length(headers).unwrap_or(0) == 0 && !headers.contains_key(header::TRANSFER_ENCODING)
 }

@@ -20,7 +20,6 @@ use super::store::Store;
 use super::verify;
 use super::wal::{self, Log};
 use crate::clock::{Ticks, UnixMillis};
-use crate::state::StateError;
 
 const DATABASE: &str = "bellhop.db";
 const LOCK: &str = "bellhop.lock";
@@ -93,7 +92,7 @@ pub(super) fn open(
     check_environment(noted.as_deref(), &path, &options)?;
     let mut store = Store::open_inner(connection, options, now, ticks).map_err(&told)?;
     if noted.is_none() {
-        note_environment(&mut store, &path, now, ticks)?;
+        note_environment(&mut store).map_err(&told)?;
     }
     // The names of new files must survive a power cut as well as what is in them.
     File::open(dir)
@@ -142,25 +141,14 @@ fn check_environment(noted: Option<&str>, path: &Path, options: &Options) -> Res
     }
 }
 
-/// From now on the store is this environment's.
-fn note_environment(
-    store: &mut Store,
-    path: &Path,
-    now: UnixMillis,
-    ticks: Ticks,
-) -> Result<(), OpenError> {
+/// From now on the store is this environment's. A fault ends the opening: nothing to roll back to.
+fn note_environment(store: &mut Store) -> super::error::Result<()> {
     let Some(environment) = store.options.environment.clone() else {
         return Ok(());
     };
-    let noted = store.put_fact(FACT_ENVIRONMENT, Some(environment.as_bytes()), now, ticks);
-    noted.map_err(|error| failed(path, &error))
-}
-
-fn failed(path: &Path, error: &StateError) -> OpenError {
-    OpenError::Sqlite {
-        file: path.to_owned(),
-        what: error.to_string(),
-    }
+    store.begin()?;
+    store.put_fact_one(FACT_ENVIRONMENT, Some(environment.as_bytes()))?;
+    store.commit()
 }
 
 /// A killed process may have left a commit in the log that the system holds in memory only. From
