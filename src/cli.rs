@@ -22,6 +22,7 @@ mod refusal;
 pub mod release;
 pub mod remaining;
 pub mod removals;
+mod resync;
 mod resyncs;
 pub mod run;
 pub mod simulate;

@@ -73,7 +73,7 @@ use self::build::{Kind, PodOptions};
 use self::fleet::{Fleet, Key};
 use self::metrics::ControllerMetrics;
 use self::providers::Providers;
-use self::queue::{Asker, Queue};
+use self::queue::{Asker, Parking, Queue};
 use self::reach::Reach;
 use self::receivers::{Heard, Receivers};
 use self::rollouts::Rollouts;
@@ -117,6 +117,7 @@ pub struct Context {
     client: Client,
     fleet: Arc<Fleet>,
     asker: Asker<Key>,
+    parking: Parking,
     providers: Arc<dyn Providers>,
     sessions: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Session>>>>,
     /// Accounts that a pass is working on.
@@ -297,12 +298,14 @@ async fn ask_receivers(context: Arc<Context>, token: CancellationToken) -> Resul
         loop {
             context.clock.sleep(ROLLOUT_TURN).await;
             let settled = |key: &Key| tender.receivers.settled(key);
-            let given_up = |key: &Key| {
-                tracing::warn!(subscription = %key, "its new receivers do not get ready; others have their turn");
+            let stuck = |key: &Key| {
+                tracing::warn!(subscription = %key, "its new receivers do not get ready; mend the image or what `spec.receiver` asks for");
                 context.metrics.rollout_given_up();
             };
-            context.ask_all(tender.rollouts.free(settled, given_up));
+            context.ask_all(tender.rollouts.free(settled, stuck));
             context.metrics.rollouts(tender.rollouts.counts());
+            let wanted = tender.receivers.count_wanted();
+            context.metrics.receivers_wanted(wanted);
         }
     };
     tokio::select! {
@@ -354,6 +357,7 @@ async fn start(parts: Parts, settings: &Settings) -> (Arc<Context>, Queue<Key>) 
         reach: Reach::new(parts.prober, parts.clock.clone()),
         fleet: Arc::new(fleet),
         asker,
+        parking: queue.parking(),
         providers: parts.providers,
         sessions: Mutex::default(),
         busy: Mutex::default(),

@@ -35,7 +35,7 @@ pub use status::{
 
 use limits::{
     DNS_SUBDOMAIN_OR_EMPTY, DRIFT_CHECK, ENVIRONMENT_RULE, PUBLIC_URL, RETENTION, SINKS_MAX,
-    SIZE_GROWS, SIZE_RANGE, URL_HTTPS, URL_MAX, URL_QUERY, URL_USERINFO, cel,
+    SIZE_RANGE, URL_HTTPS, URL_MAX, URL_QUERY, URL_USERINFO, cel,
 };
 
 /// A subscription to the webhook notifications of Redeam / Travel Curious: Bellhop registers the
@@ -212,8 +212,9 @@ impl State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Embedded {
-    /// Size of the volume, such as `1Gi`; at least 64Mi. Can only grow.
-    #[schemars(extend("x-kubernetes-validations" = cel(&[SIZE_RANGE, SIZE_GROWS])))]
+    /// Size of the volume, such as `1Gi`; at least 64Mi. A volume can grow, where its class allows it,
+    /// but never shrink.
+    #[schemars(extend("x-kubernetes-validations" = cel(&[SIZE_RANGE])))]
     pub size: Size,
     /// Storage class of the volume. Empty: the cluster's default.
     #[schemars(length(max = 253), regex(pattern = DNS_SUBDOMAIN_OR_EMPTY))]

@@ -83,15 +83,6 @@ pub fn validate_change(old: &WebhookSubscription, new: &WebhookSubscription) -> 
     if old.spec.environment != new.spec.environment {
         found.add("spec.environment", limits::ENVIRONMENT_RULE.message);
     }
-    let size = |object: &WebhookSubscription| {
-        let embedded = object.spec.state.embedded.as_ref();
-        embedded.and_then(|embedded| embedded.size.get())
-    };
-    if let (Some(old), Some(new)) = (size(old), size(new))
-        && new < old
-    {
-        found.add("spec.state.embedded.size", limits::SIZE_GROWS.message);
-    }
     found.0
 }
 

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::watch::ManifestStatus;
-use super::{deadletters, removals, status};
+use super::{deadletters, removals, resync, status};
 use crate::admin;
 use crate::api::owner::Route;
 use crate::clock::Clock;
@@ -303,7 +303,8 @@ impl DataPlane {
         .map_err(|error| error.to_string())?;
         let mut admin = admin::router(self.metrics.clone(), self.waiting(), status::of(self))
             .merge(deadletters::router(self.state.clone()))
-            .merge(removals::router(self.pipeline.clone()));
+            .merge(removals::router(self.pipeline.clone()))
+            .merge(resync::router(self.pipeline.clone()));
         if let Some(file) = doors.admin_token {
             let file = TokenFile::open(file, self.clock.clone());
             admin = admin::with_token(admin, file.map_err(|error| error.to_string())?);

@@ -23,6 +23,7 @@ use super::resyncs::Asked;
 use super::standby;
 use crate::clock::{Clock, SystemClock};
 use crate::files::Stamp;
+use crate::files::token::TokenFile;
 use crate::pipeline::Pipeline;
 use crate::provider::credentials::CredentialSource;
 use crate::receiver::keys::{KeyChange, KeySource};
@@ -56,8 +57,8 @@ pub struct ReceiverArgs {
     )]
     public_listen: Option<SocketAddr>,
 
-    /// Where /livez, /readyz, /metrics, /status, /dead-letters and /removals are; without it, port
-    /// 8081 on all addresses
+    /// Where /livez, /readyz, /metrics, /status, /dead-letters, /removals and /resync are; without
+    /// it, port 8081 on all addresses
     #[arg(
         long,
         env = "BELLHOP_ADMIN_LISTEN",
@@ -248,32 +249,60 @@ impl SettingsFile {
 }
 
 /// Ends this life when there are other settings; they are left in `next`. Settings that cannot be
-/// read are told, and those in use stay.
+/// used are told, and those in use stay: their files may come a moment later, or only with a pod that
+/// mounts them.
 async fn watch(
     mut file: SettingsFile,
     next: Arc<Mutex<Option<SettingsFile>>>,
     token: CancellationToken,
 ) -> Result<(), String> {
+    let mut told = None;
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK_AGAIN) => {}
             () = token.cancelled() => return Ok(()),
         }
         let stamp = Stamp::of_file(&file.path);
-        if stamp == file.stamp {
+        if stamp == file.stamp && told.is_none() {
             continue;
         }
         file.stamp = stamp;
-        match SettingsFile::open(file.path.clone()) {
-            Ok(new) if new.config != file.config => {
-                *next.lock().unwrap_or_else(PoisonError::into_inner) = Some(new);
-                token.cancel();
-                return Ok(());
+        let problem = match SettingsFile::open(file.path.clone()) {
+            Ok(new) if new.config != file.config => match files_are_there(&new.config).await {
+                Ok(()) => {
+                    *next.lock().unwrap_or_else(PoisonError::into_inner) = Some(new);
+                    token.cancel();
+                    return Ok(());
+                }
+                Err(problem) => Some(problem),
+            },
+            Ok(new) => {
+                file.stamp = new.stamp;
+                None
             }
-            Ok(new) => file.stamp = new.stamp,
-            Err(problem) => tracing::warn!(%problem, "the settings in use stay"),
+            Err(problem) => Some(problem),
+        };
+        if let Some(problem) = &problem
+            && told.as_ref() != Some(problem)
+        {
+            tracing::warn!(%problem, "the settings in use stay");
         }
+        told = problem;
     }
+}
+
+/// Whether the data plane could start with the files that these settings name.
+async fn files_are_there(config: &ReceiverConfig) -> Result<(), String> {
+    if let Some(folder) = &config.process.tls_dir {
+        tls_files(folder).check().await?;
+    }
+    let feed = config.settings.feed.token_file.as_ref();
+    let tokens = [feed, config.process.admin_token_file.as_ref()];
+    for file in tokens.into_iter().flatten() {
+        let clock = Arc::new(SystemClock::new());
+        TokenFile::open(file.clone(), clock).map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 /// Sockets that outlive the lives of the data plane: what connects between two waits.

@@ -92,7 +92,7 @@ pub struct RunArgs {
     )]
     public_listen: SocketAddr,
 
-    /// Where /livez, /readyz, /metrics, /status, /dead-letters and /removals are
+    /// Where /livez, /readyz, /metrics, /status, /dead-letters, /removals and /resync are
     #[arg(
         long,
         env = "BELLHOP_ADMIN_LISTEN",

@@ -141,10 +141,10 @@ pub fn template_hash(objects: &[Built]) -> String {
 pub fn objects(plan: &Blueprint<'_>) -> Vec<Built> {
     let mut all = vec![
         service_account::service_account(plan),
+        claim::claim(plan),
         settings_map::config_map(plan),
     ];
     all.extend(feed_token::secret(plan));
-    all.push(claim::claim(plan));
     all.extend([services::public(plan), services::feed(plan)]);
     all.extend(network_policy::network_policy(plan));
     all.extend(disruption_budget::disruption_budget(plan));

@@ -314,6 +314,11 @@ impl Fleet {
         others.any(|(other, entry)| other != key && entry.account.as_ref() == Some(account))
     }
 
+    /// How many subscriptions there are.
+    pub fn size(&self) -> usize {
+        self.lock().entries.len()
+    }
+
     fn count(&self, inner: &Inner) {
         let undecodable = inner.entries.values();
         let undecodable =

@@ -4,15 +4,17 @@
 //! they have the key. It is given up when the subscription changed meanwhile: the change may be what
 //! mends the receivers, and must not wait for them.
 //!
-//! Never here: how long is waited (the executor limits it).
+//! Never here: how long is waited (the executor limits it); a place in the queue that a wait holds:
+//! pods that do not start must not keep others waiting.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::build::digest;
 use super::fleet::{Fleet, Key};
+use super::queue::{Parking, Place};
 use super::receivers::Receivers;
 use super::session::Inputs;
 use super::vault::Vault;
@@ -34,6 +36,8 @@ pub struct KeyGate {
     fleet: Arc<Fleet>,
     vault: Arc<Vault>,
     clock: Arc<dyn Clock>,
+    parking: Parking,
+    parked: Mutex<Weak<Place>>,
     /// What the pass that waits rests on, and whether that changed.
     pass: Mutex<(Option<Inputs>, bool)>,
     /// Stands for what is mounted beside the owned Secret.
@@ -48,6 +52,7 @@ impl KeyGate {
         fleet: Arc<Fleet>,
         vault: Arc<Vault>,
         clock: Arc<dyn Clock>,
+        parking: Parking,
     ) -> Arc<Self> {
         Arc::new(Self {
             key,
@@ -55,6 +60,8 @@ impl KeyGate {
             fleet,
             vault,
             clock,
+            parking,
+            parked: Mutex::default(),
             pass: Mutex::default(),
             mounted: Mutex::default(),
         })
@@ -92,6 +99,16 @@ impl KeyGate {
         self.receivers.poke(&self.key, &value).await;
     }
 
+    /// The pass waits until this is dropped, for however many keys.
+    fn park(&self) -> Arc<Place> {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        parked.upgrade().unwrap_or_else(|| {
+            let place = Arc::new(self.parking.enter());
+            *parked = Arc::downgrade(&place);
+            place
+        })
+    }
+
     fn superseded(&self) -> bool {
         let now = self.fleet.get(&self.key);
         let now = now.map(|now| Inputs::of(now.object.metadata(), now.changes));
@@ -105,6 +122,7 @@ impl KeyGate {
 impl Gate for KeyGate {
     async fn loaded(&self, kind: NotificationType, key: &Fingerprint) -> bool {
         let begun = self.clock.ticks();
+        let mut parked = None;
         loop {
             if self.receivers.have_key(&self.key, kind, key).await {
                 return true;
@@ -115,6 +133,7 @@ impl Gate for KeyGate {
             // Also a pod that came up meanwhile, and one that looked too early.
             let waited = self.clock.ticks().since(begun);
             self.poke_for(waited.as_secs() / POKE_AGAIN.as_secs()).await;
+            parked.get_or_insert_with(|| self.park());
             self.clock.sleep(EVERY).await;
         }
     }

@@ -49,6 +49,7 @@ pub struct ControllerMetrics {
     running: Gauge,
     leading: Gauge,
     subscriptions: Gauge,
+    receivers_wanted: Gauge,
     not_ready: Family<ReasonLabels, Gauge>,
     undecodable: Gauge,
     watch_errors: Family<KindLabels, Counter>,
@@ -72,6 +73,7 @@ impl ControllerMetrics {
             running: Gauge::default(),
             leading: Gauge::default(),
             subscriptions: Gauge::default(),
+            receivers_wanted: Gauge::default(),
             not_ready: Family::default(),
             undecodable: Gauge::default(),
             watch_errors: Family::default(),
@@ -128,6 +130,11 @@ impl ControllerMetrics {
                 own.subscriptions.clone(),
             );
             registry.register(
+                "operator_receivers_wanted",
+                "Subscriptions that this operator runs receivers for",
+                own.receivers_wanted.clone(),
+            );
+            registry.register(
                 "operator_subscriptions_not_ready",
                 "Subscriptions whose condition Ready is not true, by its reason",
                 own.not_ready.clone(),
@@ -164,7 +171,7 @@ impl ControllerMetrics {
             );
             registry.register(
                 "operator_rollouts_given_up",
-                "Rollouts that came to no end in time and gave up their turn",
+                "Rollouts that came to no end within ten minutes",
                 own.rollouts_given_up.clone(),
             );
         });
@@ -207,6 +214,10 @@ impl ControllerMetrics {
     pub(super) fn known(&self, subscriptions: usize, undecodable: usize) {
         self.subscriptions.set(subscriptions as i64);
         self.undecodable.set(undecodable as i64);
+    }
+
+    pub(super) fn receivers_wanted(&self, subscriptions: usize) {
+        self.receivers_wanted.set(subscriptions as i64);
     }
 
     /// By reason. What is not named is none.

@@ -202,7 +202,17 @@ impl Objects {
         true
     }
 
-    /// Applies all of `written`, and deletes what there is of this subscription beside `wanted`.
+    /// For now the others are left as they are; what is changed from now on is noticed.
+    pub fn hold(&self, key: &Key) {
+        if let Some(entry) = self.lock().get_mut(key) {
+            for (id, seen) in &entry.seen {
+                let known = entry.known.entry(id.clone());
+                known.or_insert_with(|| vec![seen.mark.clone()]);
+            }
+        }
+    }
+
+    /// Applies these, in this order.
     ///
     /// # Errors
     /// When the API server does not answer: then it must be done again.
@@ -210,22 +220,27 @@ impl Objects {
         &self,
         client: &Client,
         key: &Key,
-        subscription: &WebhookSubscription,
-        written: &[Built],
-        wanted: &[Built],
+        written: impl Iterator<Item = &Built>,
     ) -> Result<Applied, kube::Error> {
         if let Some(entry) = self.lock().get_mut(key) {
             entry.gone = false;
         }
         let mut applied = Applied::default();
+        let mut claimed = true;
         for one in written {
+            // The settings tell the store how large its volume is: they wait until it may be so.
+            if one.kind == Kind::ConfigMap && !claimed {
+                continue;
+            }
             match self.apply_one(client, key, one).await {
                 Ok(metadata) => self.wrote(key, one, &metadata),
-                Err(Trouble::Refused(why)) => applied.refused.push(why),
+                Err(Trouble::Refused(why)) => {
+                    claimed &= one.kind != Kind::PersistentVolumeClaim;
+                    applied.refused.push(why);
+                }
                 Err(Trouble::Api(error)) => return Err(error),
             }
         }
-        self.prune(client, key, subscription, wanted).await?;
         Ok(applied)
     }
 
@@ -293,8 +308,12 @@ impl Objects {
         known.drain(..surplus);
     }
 
-    /// What the watch has not shown yet goes with the pass that it brings.
-    async fn prune(
+    /// Deletes what there is of this subscription beside `wanted`. What the watch has not shown yet
+    /// goes with the pass that it brings.
+    ///
+    /// # Errors
+    /// When the API server does not answer: then it must be done again.
+    pub async fn prune(
         &self,
         client: &Client,
         key: &Key,

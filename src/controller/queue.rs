@@ -1,7 +1,7 @@
 //! Which subscription is worked on when.
 //!
-//! Owns: one pass at a time per subscription, a bounded number at a time over all, the delay until
-//! the next one, and back-off with jitter per subscription. A subscription that is asked for while
+//! Owns: one pass at a time per subscription, a bounded number at a time over all (not counting those
+//! that only wait for receivers, which have a bound of their own), the delay until the next one, and back-off with jitter per subscription. A subscription that is asked for while
 //! it is worked on gets another pass right after.
 //!
 //! Never here: what a pass does.
@@ -9,9 +9,10 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,9 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 
 /// The longest one.
 const LAST_RETRY: Duration = Duration::from_mins(5);
+
+/// So many passes at most wait beside those that work.
+const MOST_PARKED: usize = 1_000;
 
 /// When to come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +64,41 @@ impl<K> Asker<K> {
     }
 }
 
+/// Where passes are that only wait for somebody else: they take no place from those that work. Cheap
+/// to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Parking(Arc<Parked>);
+
+#[derive(Debug, Default)]
+struct Parked {
+    count: AtomicUsize,
+    changed: Notify,
+}
+
+/// A pass that waits, until this is dropped.
+#[derive(Debug)]
+pub struct Place(Parking);
+
+impl Parking {
+    /// A pass waits from now on.
+    pub fn enter(&self) -> Place {
+        self.0.count.fetch_add(1, Ordering::Relaxed);
+        self.0.changed.notify_one();
+        Place(self.clone())
+    }
+
+    fn count(&self) -> usize {
+        self.0.count.load(Ordering::Relaxed).min(MOST_PARKED)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.count.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.changed.notify_one();
+    }
+}
+
 #[derive(Default)]
 struct Slot {
     /// When the last pass wanted to come back.
@@ -78,6 +117,7 @@ pub struct Queue<K> {
     delays: BTreeSet<(Ticks, K)>,
     ready: VecDeque<K>,
     limit: usize,
+    parking: Parking,
     clock: Arc<dyn Clock>,
     metrics: ControllerMetrics,
 }
@@ -96,10 +136,16 @@ impl<K: Clone + Ord + Hash + Send + 'static> Queue<K> {
             delays: BTreeSet::new(),
             ready: VecDeque::new(),
             limit: limit.max(1),
+            parking: Parking::default(),
             clock,
             metrics,
         };
         (queue, Asker(sender))
+    }
+
+    /// For passes that wait.
+    pub fn parking(&self) -> Parking {
+        self.parking.clone()
     }
 
     /// Works until `token` is cancelled, then waits for the passes that are running; dropped, it
@@ -114,7 +160,7 @@ impl<K: Clone + Ord + Hash + Send + 'static> Queue<K> {
         let mut running: JoinSet<Option<Next>> = JoinSet::new();
         let mut keys: HashMap<Id, K> = HashMap::new();
         loop {
-            while running.len() < self.limit {
+            while running.len() < self.limit + self.parking.count() {
                 let Some(key) = self.ready.pop_front() else {
                     break;
                 };
@@ -146,6 +192,7 @@ impl<K: Clone + Ord + Hash + Send + 'static> Queue<K> {
                     }
                 }
                 Some(key) = self.asked.recv() => self.ask(key),
+                () = self.parking.0.changed.notified() => {}
                 () = first_due => {
                     if let Some((_, key)) = self.delays.pop_first() {
                         self.ask(key);
@@ -233,6 +280,38 @@ mod tests {
     fn queue(limit: usize, clock: &Arc<ByHand>) -> (Queue<u32>, Asker<u32>) {
         let metrics = ControllerMetrics::new(&Metrics::new());
         Queue::new(limit, clock.clone(), metrics)
+    }
+
+    #[tokio::test]
+    async fn a_pass_that_only_waits_takes_no_place() {
+        let clock = ByHand::new();
+        let (queue, asker) = queue(1, &clock);
+        let (parking, token) = (queue.parking(), CancellationToken::new());
+        let ended: Arc<Mutex<Vec<u32>>> = Arc::default();
+        let (notes, time) = (ended.clone(), clock.clone());
+        let work = move |key: u32, _| {
+            let (ended, clock, parking) = (notes.clone(), time.clone(), parking.clone());
+            async move {
+                let seconds = if key == 0 { 60 } else { 1 };
+                let place = (key == 0).then(|| parking.enter());
+                clock.sleep(Duration::from_secs(seconds)).await;
+                drop(place);
+                ended.lock().unwrap().push(key);
+                Some(Next::WhenAsked)
+            }
+        };
+        for key in 0..3 {
+            asker.ask(key);
+        }
+        let running = tokio::spawn(queue.run(token.clone(), work));
+        clock.advance(Duration::from_millis(1_500), 100 * MS).await;
+        assert_eq!(*ended.lock().unwrap(), [1], "one at a time still");
+        clock.advance(Duration::from_secs(10), 100 * MS).await;
+        assert_eq!(*ended.lock().unwrap(), [1, 2]);
+        clock.advance(Duration::from_mins(1), 100 * MS).await;
+        assert_eq!(*ended.lock().unwrap(), [1, 2, 0]);
+        token.cancel();
+        running.await.expect("no panic");
     }
 
     #[tokio::test]

@@ -65,6 +65,8 @@ pub struct Wanted {
     pub token: Secret,
     /// What the API server refused of their objects, and why.
     pub refused: Option<String>,
+    /// What they cannot start without, and is not there.
+    pub lacks: Option<String>,
 }
 
 /// One round's answers, by pod.
@@ -211,6 +213,20 @@ impl Receivers {
         })
     }
 
+    /// Of how many subscriptions it was said what they want.
+    pub fn count_wanted(&self) -> usize {
+        let entries = self.lock();
+        let wanted = entries.values().filter(|entry| entry.wanted.is_some());
+        wanted.count()
+    }
+
+    /// Whether there is a pod that is ready, of whatever template.
+    pub fn is_one_ready(&self, key: &Key) -> bool {
+        let entries = self.lock();
+        let entry = entries.get(key);
+        entry.is_some_and(|entry| entry.pods.values().any(|pod| pod.ready))
+    }
+
     /// Whether the pods are those that are wanted, and ready: a rollout is through.
     pub fn settled(&self, key: &Key) -> bool {
         let entries = self.lock();
@@ -351,8 +367,11 @@ impl Receivers {
         let mut answers = Answers::new();
         for pod in pods {
             let answer = self.access.status(&key.namespace, &pod, &token).await;
-            self.metrics
-                .asked_receiver(answer.as_ref().map_or_else(|why| why.as_str(), |_| "ok"));
+            // That one does not answer which is not ready is told by its pod already.
+            if pod.ready || answer.is_ok() {
+                let outcome = answer.as_ref().map_or_else(|why| why.as_str(), |_| "ok");
+                self.metrics.asked_receiver(outcome);
+            }
             answers.insert(pod.name, answer);
         }
         self.take(key, answers)

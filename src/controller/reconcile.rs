@@ -19,7 +19,7 @@ use super::fleet::{Key, Object, Snapshot};
 use super::queue::Next;
 use super::reach::probes;
 use super::register::{Outcome, Pass};
-use super::session::{Inputs, PAUSED, RECONCILE_AT, ROTATE_KEYS, Session, annotation, spread};
+use super::session::{Inputs, PAUSED, RECONCILE_AT, ROTATE_KEYS, Session, annotation, first_look};
 use super::status::Findings;
 use super::teller::Teller;
 use super::validate::{Checked, Refused, account, credentials, owned, validate};
@@ -280,7 +280,11 @@ impl Work<'_> {
             && (content.probe.is_some() || !probed);
         let now = self.context.clock.now();
         let expiry = content.next_expiry().map(|end| end.since(now));
-        let delay = spread(self.subscription, checked.interval);
+        let delay = first_look(
+            self.subscription,
+            checked.interval,
+            self.context.fleet.size(),
+        );
         settled.then(|| delay.min(expiry.unwrap_or(delay)))
     }
 
@@ -350,15 +354,17 @@ impl Work<'_> {
         interval: Duration,
         outcome: &Outcome,
     ) -> Next {
-        let Some(at_least) = outcome.retry else {
+        let Some(retry) = outcome.retry else {
             let delay = jittered(interval);
             let delay = outcome.again.map_or(delay, |again| again.min(delay));
             return rest(session, inputs, Some(delay));
         };
-        self.context.metrics.failed("registration");
+        self.context.metrics.failed(retry.reason);
         // The delay grows in the queue; until it is over only a change brings another pass.
         session.last = Some(inputs);
-        Next::Retry { at_least }
+        Next::Retry {
+            at_least: retry.at_least,
+        }
     }
 }
 

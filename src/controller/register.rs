@@ -37,12 +37,21 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long a write that another operator began may still take effect.
 const LATE: Duration = Duration::from_secs(30);
 
+/// Why a pass is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Not before this time.
+    pub at_least: Duration,
+    /// In the words of the metric: who is in the way.
+    pub reason: &'static str,
+}
+
 /// What a pass came to.
 pub struct Outcome {
     /// What to say.
     pub findings: Findings,
-    /// Try again soon, not before this time.
-    pub retry: Option<Duration>,
+    /// Try again soon.
+    pub retry: Option<Retry>,
     /// Look again after this time, if the interval is not over before.
     pub again: Option<Duration>,
     /// The subscription has changed meanwhile: there is nothing to say, and work to do at once.
@@ -69,7 +78,10 @@ impl Outcome {
     fn trouble(findings: Findings) -> Self {
         Self {
             findings,
-            retry: Some(Duration::ZERO),
+            retry: Some(Retry {
+                at_least: Duration::ZERO,
+                reason: "registration",
+            }),
             again: None,
             superseded: false,
         }
@@ -130,13 +142,17 @@ impl Pass<'_> {
                     }
                 }
                 Standing::OtherAccount => {
+                    self.keep_receivers(session).await?;
                     let valid = ConditionType::CredentialsValid;
                     let valid = Condition::new(valid, true, Reason::CredentialsAccepted);
                     let kind = ConditionType::Registered;
                     let changed = Condition::new(kind, false, Reason::ChannelChanged);
                     return Ok(Outcome::settled(findings.with(valid).with(changed)));
                 }
-                Standing::Unclear(error) => return Ok(unclear(findings, &error)),
+                Standing::Unclear(error) => {
+                    self.keep_receivers(session).await?;
+                    return Ok(unclear(findings.with_heard(self.heard()), &error));
+                }
             }
         }
         if manages {
@@ -207,8 +223,11 @@ impl Pass<'_> {
         }
         findings = findings.with_heard(self.heard());
         findings.reconcile_at = self.annotation(RECONCILE_AT);
-        let retry = stopped || report.should_retry() || tended == Some(Tended::Refused);
-        let retry = retry.then(|| report.retry_after.unwrap_or_default());
+        let reason = retry_reason(stopped, &report, tended);
+        let retry = reason.map(|reason| Retry {
+            at_least: report.retry_after.unwrap_or_default(),
+            reason,
+        });
         findings = findings.with_report(&report, &claimed);
         if stopped && report.is_as_far_as_it_may() {
             let kind = ConditionType::Registered;
@@ -234,12 +253,19 @@ impl Pass<'_> {
         self.context.heard(self.key, self.subscription)
     }
 
+    /// Whatever becomes of the account, notifications still come: the receivers follow the spec.
+    async fn keep_receivers(&self, session: &mut Session) -> Result<(), kube::Error> {
+        let gate = session.gate.clone();
+        session.tended |= self.tend(gate.as_deref()).await?.is_some();
+        Ok(())
+    }
+
     /// The objects of its receivers; `None`: it has none.
     async fn tend(&self, gate: Option<&KeyGate>) -> Result<Option<Tended>, kube::Error> {
         let (Some(tender), Some(gate)) = (self.context.tender(self.subscription), gate) else {
             return Ok(None);
         };
-        // Written above.
+        // Written at the first registration, before the objects.
         let Some(admin_token) = self.vault.content().await.admin_token else {
             return Ok(None);
         };
@@ -480,6 +506,17 @@ impl Pass<'_> {
         let expiry = self.vault.content().await.next_expiry();
         let expiry = expiry.map(|end| end.since(now) + Duration::from_secs(1));
         Ok(again.into_iter().chain(expiry).min())
+    }
+}
+
+/// Who is in the way of what is still to be done; `None`: nobody.
+fn retry_reason(stopped: bool, report: &Report, tended: Option<Tended>) -> Option<&'static str> {
+    if tended == Some(Tended::Refused) {
+        Some("objects")
+    } else if report.waits_for_receivers() {
+        Some("receivers")
+    } else {
+        (stopped || report.should_retry()).then_some("registration")
     }
 }
 

@@ -1,6 +1,7 @@
 //! Subscriptions that an operator is still needed for. Read before it is taken away.
 //!
-//! Owns: finding them, by metadata alone, so that what this version cannot decode is found as well.
+//! Owns: finding them, by metadata alone, so that what this version cannot decode is found as well, and
+//! naming the namespaces that could not be looked into.
 //!
 //! Never here: a write.
 
@@ -22,46 +23,61 @@ pub struct Remaining {
     pub deleting: bool,
 }
 
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Subscriptions that are there.
+    pub left: Vec<Remaining>,
+    /// Namespaces that nobody may look into: a right is missing, or the namespace is gone, and the
+    /// right with it.
+    pub forbidden: Vec<String>,
+}
+
 /// All subscriptions of some namespaces, or of the whole cluster if none is named; none where the
 /// resource itself is not there.
 ///
 /// # Errors
 /// What the API server said.
-pub async fn remaining(
-    client: &Client,
-    namespaces: &[String],
-) -> Result<Vec<Remaining>, kube::Error> {
-    let apis: Vec<Api<WebhookSubscription>> = if namespaces.is_empty() {
-        vec![Api::all(client.clone())]
-    } else {
-        let of = |namespace: &String| Api::namespaced(client.clone(), namespace);
-        namespaces.iter().map(of).collect()
-    };
-    let mut found = Vec::new();
-    for api in apis {
-        let mut params = ListParams::default().limit(PAGE);
-        loop {
-            let page = match api.list_metadata(&params).await {
-                Ok(page) => page,
-                // No such resource: nothing can be left of it.
-                Err(kube::Error::Api(status)) if status.code == 404 => break,
-                Err(error) => return Err(error),
-            };
-            let next = page.metadata.continue_.unwrap_or_default();
-            found.extend(page.items.into_iter().map(|object| Remaining {
-                key: Key {
-                    namespace: object.namespace().unwrap_or_default(),
-                    name: object.name_any(),
-                },
-                deleting: object.metadata.deletion_timestamp.is_some(),
-            }));
-            if next.is_empty() {
-                break;
+pub async fn remaining(client: &Client, namespaces: &[String]) -> Result<Found, kube::Error> {
+    let mut found = Found::default();
+    if namespaces.is_empty() {
+        found.left = list(&Api::all(client.clone())).await?;
+    }
+    for namespace in namespaces {
+        match list(&Api::namespaced(client.clone(), namespace)).await {
+            Ok(left) => found.left.extend(left),
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                found.forbidden.push(namespace.clone());
             }
-            params = params.continue_token(&next);
+            Err(error) => return Err(error),
         }
     }
     Ok(found)
+}
+
+async fn list(api: &Api<WebhookSubscription>) -> Result<Vec<Remaining>, kube::Error> {
+    let mut found = Vec::new();
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page = match api.list_metadata(&params).await {
+            Ok(page) => page,
+            // No such resource: nothing can be left of it.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(found),
+            Err(error) => return Err(error),
+        };
+        let next = page.metadata.continue_.unwrap_or_default();
+        found.extend(page.items.into_iter().map(|object| Remaining {
+            key: Key {
+                namespace: object.namespace().unwrap_or_default(),
+                name: object.name_any(),
+            },
+            deleting: object.metadata.deletion_timestamp.is_some(),
+        }));
+        if next.is_empty() {
+            return Ok(found);
+        }
+        params = params.continue_token(&next);
+    }
 }
 
 #[cfg(test)]
@@ -115,8 +131,17 @@ mod tests {
         (200, list)
     }
 
-    fn names(found: &[Remaining]) -> Vec<&str> {
-        found.iter().map(|one| one.key.name.as_str()).collect()
+    fn names(found: &Found) -> Vec<&str> {
+        let left = found.left.iter();
+        left.map(|one| one.key.name.as_str()).collect()
+    }
+
+    fn status(code: u16, reason: &str) -> (u16, Value) {
+        let body = json!({
+            "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
+            "message": reason, "reason": reason, "code": code,
+        });
+        (code, body)
     }
 
     #[tokio::test]
@@ -132,16 +157,21 @@ mod tests {
 
     #[tokio::test]
     async fn without_the_resource_nothing_is_left_and_any_other_trouble_is_told() {
-        let status = |code: u16, reason: &str| {
-            let body = json!({
-                "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
-                "message": reason, "reason": reason, "code": code,
-            });
-            (code, body)
-        };
         let (client, _) = scripted(vec![status(404, "NotFound")]);
-        assert_eq!(remaining(&client, &[]).await.expect("nothing"), []);
+        let found = remaining(&client, &[]).await.expect("nothing");
+        assert_eq!(found, Found::default());
         let (client, _) = scripted(vec![status(403, "Forbidden")]);
         assert!(remaining(&client, &[]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_nobody_may_look_into_is_named_and_the_others_are_read() {
+        let (client, _) = scripted(vec![status(403, "Forbidden"), page("", &["a"])]);
+        let namespaces = ["gone".to_owned(), "shop".to_owned()];
+        let found = remaining(&client, &namespaces).await.expect("a list");
+        assert_eq!(found.forbidden, ["gone"]);
+        assert_eq!(names(&found), ["a"]);
+        let (client, _) = scripted(vec![status(500, "InternalError")]);
+        assert!(remaining(&client, &namespaces).await.is_err());
     }
 }

@@ -1,9 +1,13 @@
 //! Which subscriptions have their pods replaced now: a few at a time, so that a new image that does
-//! not work reaches the others slowly, and somebody sees it before it has reached all.
+//! not work takes no more receivers out of service than there are slots.
 //!
-//! Owns: the slots, and who waits for one. Slots are not written down: the next operator finds out
-//! whose pods are not through ([`Rollouts::resume`]). Never here: a first start, which replaces
-//! nothing; a slot that is held for ever: a rollout that comes to no end gives it up after a while.
+//! Owns: the slots, and who waits for one. Whoever had a receiver that was ready keeps the slot until
+//! it has one again, as with `maxUnavailable` elsewhere in Kubernetes. Slots are not written down: the
+//! next operator finds out whose pods are not through ([`Rollouts::resume`]), but not whether they
+//! ever were ready; those give their slot up after a while.
+//!
+//! Never here: a first start, which replaces nothing; a slot for a receiver that is not ready anyway:
+//! it has nothing to lose, and must not keep others waiting.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +16,7 @@ use std::time::Duration;
 use super::fleet::Key;
 use crate::clock::{Clock, Ticks};
 
-/// How long a rollout that does not end holds its slot.
+/// After how long a rollout is said not to end.
 const PATIENCE: Duration = Duration::from_mins(10);
 
 /// How soon after its begin a rollout may be found to be through: by then the watch shows the pod
@@ -24,12 +28,28 @@ struct Running {
     begun: Ticks,
     /// The digest of the template that it leads to.
     to: String,
+    /// Its receiver was ready before.
+    was_ready: bool,
+    /// It was said that it does not end.
+    told: bool,
 }
 
 #[derive(Default)]
 struct Inner {
     running: BTreeMap<Key, Running>,
     waiting: BTreeSet<Key>,
+}
+
+impl Inner {
+    fn start(&mut self, key: &Key, begun: Ticks, to: &str, was_ready: bool) {
+        let running = Running {
+            begun,
+            to: to.to_owned(),
+            was_ready,
+            told: false,
+        };
+        self.running.insert(key.clone(), running);
+    }
 }
 
 /// See the module.
@@ -54,34 +74,34 @@ impl Rollouts {
     }
 
     /// Whether a subscription's pods may be replaced by those of this template now; if not, it waits
-    /// for a slot.
-    pub fn begin(&self, key: &Key, to: &str) -> bool {
+    /// for a slot. `ready`: there is a receiver that would be taken out of service.
+    pub fn begin(&self, key: &Key, to: &str, ready: bool) -> bool {
         let now = self.clock.ticks();
         let mut inner = self.lock();
-        if !inner.running.contains_key(key) && inner.running.len() >= self.limit {
+        let full = inner.running.len() >= self.limit;
+        if let Some(running) = inner.running.get_mut(key) {
+            // One that is begun again and again, since it is refused, gets no more time by that.
+            if running.to != to {
+                (running.begun, running.told) = (now, false);
+                to.clone_into(&mut running.to);
+            }
+        } else if ready && full {
             inner.waiting.insert(key.clone());
             return false;
+        } else if ready {
+            inner.start(key, now, to, true);
         }
         inner.waiting.remove(key);
-        match inner.running.get(key) {
-            // One that is begun again and again, since it is refused, gets no more time by that.
-            Some(running) if running.to == to => {}
-            _ => {
-                let to = to.to_owned();
-                inner
-                    .running
-                    .insert(key.clone(), Running { begun: now, to });
-            }
-        }
         true
     }
 
     /// After a start: this one is not through that a former operator has begun. It holds a slot like
-    /// any other, if there is one left: the former operator may have had a higher limit, and what
-    /// never gets ready must not keep all others waiting.
+    /// any other, if there is one left: the former operator may have had a higher limit.
     pub fn resume(&self, key: &Key, to: &str) {
-        if self.lock().running.len() < self.limit {
-            self.begin(key, to);
+        let now = self.clock.ticks();
+        let mut inner = self.lock();
+        if inner.running.len() < self.limit {
+            inner.start(key, now, to, false);
         }
     }
 
@@ -103,19 +123,24 @@ impl Rollouts {
         inner.waiting.remove(key);
     }
 
-    /// Frees the slots of those that `settled` says are through, and of those that hold theirs for
-    /// too long, which `given_up` hears of. Returns who may begin.
-    pub fn free(&self, settled: impl Fn(&Key) -> bool, given_up: impl Fn(&Key)) -> Vec<Key> {
+    /// Frees the slots of those that `settled` says are through. `stuck` hears once of each that comes
+    /// to no end. Returns who may begin.
+    pub fn free(&self, settled: impl Fn(&Key) -> bool, stuck: impl Fn(&Key)) -> Vec<Key> {
         let now = self.clock.ticks();
         let mut inner = self.lock();
         inner.running.retain(|key, running| {
             let age = now.since(running.begun);
-            let goes_on = age < SETTLING || !settled(key);
-            if goes_on && age >= PATIENCE {
-                given_up(key);
+            if age >= SETTLING && settled(key) {
                 return false;
             }
-            goes_on
+            if age < PATIENCE {
+                return true;
+            }
+            if !running.told {
+                running.told = true;
+                stuck(key);
+            }
+            running.was_ready
         });
         let free = self.limit.saturating_sub(inner.running.len());
         inner.waiting.iter().take(free).cloned().collect()
@@ -133,6 +158,8 @@ mod tests {
     use super::super::by_hand::ByHand;
     use super::*;
 
+    const STEP: Duration = Duration::from_secs(10);
+
     fn key(name: &str) -> Key {
         Key {
             namespace: "ns".to_owned(),
@@ -140,81 +167,96 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_few_at_a_time_and_none_for_ever() {
-        let clock = ByHand::new();
-        let rollouts = Rollouts::new(2, clock.clone());
-        assert!(rollouts.begin(&key("a"), "new") && rollouts.begin(&key("b"), "new"));
-        assert!(!rollouts.begin(&key("c"), "new"));
-        assert!(rollouts.begin(&key("a"), "new"), "the one it has");
-        assert!(!rollouts.may_begin(&key("c")), "both slots are taken");
-        let step = Duration::from_secs(1);
-        let given_up = Mutex::new(Vec::new());
-        let free = |settled: &dyn Fn(&Key) -> bool| {
-            rollouts.free(settled, |key| {
-                given_up.lock().expect("no panic").push(key.clone());
-            })
-        };
-        // What seems to be through at once has not begun.
-        assert_eq!(free(&|_| true), []);
-        clock.advance(Duration::from_secs(6), step).await;
-        assert_eq!(free(&|_| false), []);
-        assert_eq!(free(&|one| *one == key("b")), [key("c")]);
-        assert!(given_up.lock().expect("no panic").is_empty());
-        assert!(rollouts.may_begin(&key("c")) && !rollouts.may_begin(&key("b")));
-        assert!(rollouts.begin(&key("c"), "new"));
-        assert_eq!(rollouts.counts(), (2, 0));
-        assert!(!rollouts.begin(&key("d"), "new") && !rollouts.begin(&key("e"), "new"));
-        rollouts.leave(&key("e"));
-        assert_eq!(rollouts.counts(), (2, 1));
-        clock.advance(Duration::from_mins(9), step).await;
-        assert!(rollouts.begin(&key("a"), "new"), "still the one it has");
-        clock.advance(Duration::from_mins(1), step).await;
-        assert_eq!(free(&|_| false), [key("d")]);
-        assert_eq!(*given_up.lock().expect("no panic"), [key("a"), key("c")]);
-        rollouts.forget(&key("d"));
-        assert_eq!(rollouts.counts(), (0, 0));
+    /// Who may begin, and of whom it was said that they come to no end.
+    fn free(rollouts: &Rollouts, settled: &[&str]) -> (Vec<Key>, Vec<Key>) {
+        let stuck = Mutex::new(Vec::new());
+        let next = rollouts.free(
+            |one| settled.iter().any(|name| *one == key(name)),
+            |one| stuck.lock().expect("no panic").push(one.clone()),
+        );
+        (next, stuck.into_inner().expect("no panic"))
     }
 
     #[tokio::test]
-    async fn what_a_former_operator_has_begun_holds_a_slot() {
+    async fn a_few_at_a_time_and_what_does_not_end_stops_the_others() {
+        let clock = ByHand::new();
+        let rollouts = Rollouts::new(2, clock.clone());
+        let begin = |name| rollouts.begin(&key(name), "new", true);
+        assert!(begin("a") && begin("b"));
+        assert!(!begin("c"));
+        assert!(begin("a"), "the one it has");
+        assert!(!rollouts.may_begin(&key("c")), "both slots are taken");
+        // What seems to be through at once has not begun.
+        assert_eq!(free(&rollouts, &["a", "b"]), (vec![], vec![]));
+        clock.advance(STEP, STEP).await;
+        assert_eq!(free(&rollouts, &[]), (vec![], vec![]));
+        assert_eq!(free(&rollouts, &["b"]), (vec![key("c")], vec![]));
+        assert!(rollouts.may_begin(&key("c")) && !rollouts.may_begin(&key("b")));
+        assert!(begin("c"));
+        assert_eq!(rollouts.counts(), (2, 0));
+        assert!(!begin("d") && !begin("e"));
+        rollouts.leave(&key("e"));
+        assert_eq!(rollouts.counts(), (2, 1));
+        clock.advance(Duration::from_mins(10), STEP).await;
+        assert_eq!(free(&rollouts, &[]), (vec![], vec![key("a"), key("c")]));
+        clock
+            .advance(Duration::from_hours(10), Duration::from_mins(10))
+            .await;
+        assert_eq!(free(&rollouts, &[]), (vec![], vec![]), "said once");
+        assert!(!begin("d"), "no more than there are slots");
+        assert_eq!(free(&rollouts, &["a"]), (vec![key("d")], vec![]));
+        rollouts.forget(&key("c"));
+        assert_eq!(rollouts.counts(), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn who_has_nothing_to_lose_needs_no_slot() {
+        let clock = ByHand::new();
+        let rollouts = Rollouts::new(1, clock.clone());
+        assert!(rollouts.begin(&key("never ready"), "new", false));
+        assert_eq!(rollouts.counts(), (0, 0));
+        assert!(rollouts.begin(&key("a"), "new", true));
+        assert!(!rollouts.begin(&key("b"), "new", true));
+        assert!(
+            rollouts.begin(&key("b"), "new", false),
+            "not ready any more"
+        );
+        assert_eq!(rollouts.counts(), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn what_a_former_operator_has_begun_holds_a_slot_for_a_while() {
         let clock = ByHand::new();
         let rollouts = Rollouts::new(2, clock.clone());
         for name in ["a", "b", "c"] {
             rollouts.resume(&key(name), "old");
         }
         assert_eq!(rollouts.counts(), (2, 0), "no more than there are");
-        assert!(!rollouts.begin(&key("d"), "new"));
-        assert!(rollouts.begin(&key("a"), "new"), "in the slot that it has");
-        let step = Duration::from_secs(1);
-        clock.advance(Duration::from_secs(6), step).await;
-        assert_eq!(rollouts.free(|one| *one == key("b"), |_| {}), [key("d")]);
+        assert!(!rollouts.begin(&key("d"), "new", true));
+        let mends = rollouts.begin(&key("a"), "new", false);
+        assert!(mends, "in the slot that it has");
+        clock.advance(STEP, STEP).await;
+        assert_eq!(free(&rollouts, &["b"]), (vec![key("d")], vec![]));
+        clock.advance(Duration::from_mins(10), STEP).await;
+        assert_eq!(free(&rollouts, &[]), (vec![key("d")], vec![key("a")]));
+        assert_eq!(rollouts.counts(), (0, 1), "perhaps it never was ready");
     }
 
     #[tokio::test]
     async fn another_change_has_time_of_its_own_and_nothing_to_change_waits_for_nothing() {
         let clock = ByHand::new();
         let rollouts = Rollouts::new(1, clock.clone());
-        let step = Duration::from_secs(10);
-        let given_up = || {
-            let found = Mutex::new(Vec::new());
-            rollouts.free(
-                |_| false,
-                |key| found.lock().expect("no panic").push(key.clone()),
-            );
-            found.into_inner().expect("no panic")
-        };
-        assert!(rollouts.begin(&key("a"), "one"));
-        clock.advance(Duration::from_mins(9), step).await;
-        assert!(rollouts.begin(&key("a"), "two"));
-        clock.advance(Duration::from_mins(9), step).await;
-        assert_eq!(given_up(), []);
-        assert!(!rollouts.begin(&key("b"), "one"));
+        assert!(rollouts.begin(&key("a"), "one", true));
+        clock.advance(Duration::from_mins(9), STEP).await;
+        assert!(rollouts.begin(&key("a"), "two", false));
+        clock.advance(Duration::from_mins(9), STEP).await;
+        assert_eq!(free(&rollouts, &[]), (vec![], vec![]));
+        assert!(!rollouts.begin(&key("b"), "one", true));
         // Its change was taken back.
         rollouts.leave(&key("b"));
-        clock.advance(Duration::from_mins(1), step).await;
-        assert_eq!(given_up(), [key("a")]);
+        clock.advance(Duration::from_mins(1), STEP).await;
+        assert_eq!(free(&rollouts, &[]), (vec![], vec![key("a")]));
         assert!(!rollouts.may_begin(&key("b")));
-        assert_eq!(rollouts.counts(), (0, 0));
+        assert_eq!(rollouts.counts(), (1, 0));
     }
 }

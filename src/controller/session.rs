@@ -196,6 +196,7 @@ impl Session {
                 context.fleet.clone(),
                 vault.clone(),
                 context.clock.clone(),
+                context.parking.clone(),
             )
         });
         gate.begin(inputs.clone());
@@ -229,13 +230,27 @@ impl Session {
     }
 }
 
-/// Where in the interval the first look of a subscription falls after a start: by its UID, so that
-/// thousands do not ask at once, however often the operator starts.
-pub fn spread(subscription: &WebhookSubscription, interval: Duration) -> Duration {
+/// The earliest first look after a start: an operator that starts again and again asks nothing.
+const FIRST_LOOK: Duration = Duration::from_secs(20);
+
+/// How much time first looks take for each subscription that there is.
+const LOOK_EACH: Duration = Duration::from_secs(10);
+
+/// When the first look of a subscription falls after a start. What somebody changed while no operator
+/// led is found by it: with few subscriptions soon, with many some time within the interval. By its
+/// UID, so that thousands do not ask at once, however often the operator starts.
+pub fn first_look(
+    subscription: &WebhookSubscription,
+    interval: Duration,
+    fleet: usize,
+) -> Duration {
     let uid = subscription.uid().unwrap_or_default();
     let hash = Sha256::digest(uid.as_bytes());
     let part = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
-    interval.mul_f64(f64::from(part) / f64::from(u32::MAX))
+    let fleet = u32::try_from(fleet).unwrap_or(u32::MAX);
+    let within = interval.min(FIRST_LOOK + LOOK_EACH.saturating_mul(fleet));
+    let delay = within.mul_f64(f64::from(part) / f64::from(u32::MAX));
+    delay.max(FIRST_LOOK).min(interval)
 }
 
 #[cfg(test)]
@@ -255,20 +270,41 @@ mod tests {
         assert_eq!(annotation(&object, ROTATE_KEYS), None);
     }
 
+    fn look(number: usize, fleet: usize) -> Duration {
+        let uid = json!(format!("uid-{number}"));
+        let object = subscription(|object| object["metadata"]["uid"] = uid);
+        let delay = first_look(&object, Duration::from_hours(1), fleet);
+        let again = first_look(&object, Duration::from_hours(1), fleet);
+        assert_eq!(delay, again, "the same after each start");
+        delay
+    }
+
     #[test]
-    fn first_looks_are_spread_evenly_over_the_interval() {
-        let hour = Duration::from_hours(1);
+    fn first_looks_of_many_are_spread_evenly_over_the_interval() {
         let mut quarters = [0_u32; 4];
         for number in 0..1_000 {
-            let uid = json!(format!("uid-{number}"));
-            let object = subscription(|object| object["metadata"]["uid"] = uid);
-            let delay = spread(&object, hour);
-            assert_eq!(delay, spread(&object, hour), "the same after each start");
+            let delay = look(number, 1_000);
             quarters[(delay.as_secs() / 901) as usize] += 1;
         }
         assert!(
             quarters.iter().all(|count| (200..300).contains(count)),
             "{quarters:?}"
         );
+    }
+
+    #[test]
+    fn first_looks_of_few_come_soon() {
+        for number in 0..100 {
+            let alone = look(number, 1).as_secs();
+            assert!((20..=30).contains(&alone), "{alone}");
+            assert!(look(number, 10) <= Duration::from_mins(2));
+        }
+    }
+
+    #[test]
+    fn no_first_look_is_later_than_any_other() {
+        let object = subscription(|_| {});
+        let short = Duration::from_secs(5);
+        assert_eq!(first_look(&object, short, 1), short);
     }
 }

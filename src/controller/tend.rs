@@ -1,9 +1,9 @@
 //! The receivers' objects within a pass: built, applied, and what came of it told to whoever asks
 //! the receivers.
 //!
-//! Owns: the order (everything the pods need before the pods; the pods only when there is a slot for
-//! their rollout), the feed's token that is made once and kept, the poke when what is mounted has
-//! changed.
+//! Owns: the order (everything the pods need before the pods; the pods, and the settings that only
+//! they understand, when there is a slot for their rollout), the feed's token that is made once and
+//! kept, the poke when what is mounted has changed.
 //!
 //! Never here: what is in an object ([`super::build`]); a rule.
 
@@ -115,22 +115,34 @@ impl Task<'_> {
         if !replaces {
             tender.rollouts.leave(self.key);
         }
-        let waits = replaces && !tender.rollouts.begin(self.key, &template);
-        // The set that is there is still wanted, as it is.
-        let now = |one: &&Built| !(waits && one.kind == Kind::StatefulSet);
-        let written: Vec<Built> = built.iter().filter(now).cloned().collect();
+        let ready = tender.receivers.is_one_ready(self.key);
+        let lacks = self.lacks().await?;
+        // Pods that could not start must not take the place of one that answers.
+        let broken = lacks.clone().filter(|_| replaces && ready);
+        let waits =
+            broken.is_some() || (replaces && !tender.rollouts.begin(self.key, &template, ready));
+        // The pods that are there go on with the settings that they understand, and with all that
+        // they mount.
+        let held = |one: &Built| matches!(one.kind, Kind::StatefulSet | Kind::ConfigMap);
+        let written = built.iter().filter(|one| !(waits && held(one)));
         let objects = &tender.objects;
-        let applied = objects
-            .apply(self.client, self.key, self.subscription, &written, &built)
-            .await?;
-        let refused = applied.refused.first().map(|why| why.0.clone());
+        let applied = objects.apply(self.client, self.key, written).await?;
+        if waits {
+            objects.hold(self.key);
+        } else {
+            self.gate.mounts(digest(config.text().as_bytes()));
+            objects
+                .prune(self.client, self.key, self.subscription, &built)
+                .await?;
+        }
+        let broken = broken.map(|lacks| format!("StatefulSet {}: {lacks}", self.key.name));
+        let refused = applied.refused.first().map(|why| why.0.clone()).or(broken);
         let ended = match (&refused, waits) {
             (Some(_), _) => Tended::Refused,
             (None, true) => Tended::Waits,
             (None, false) => Tended::Done,
         };
-        self.want(template, refused);
-        self.gate.mounts(digest(config.text().as_bytes()));
+        self.want(template, refused, lacks);
         self.gate.poke().await;
         Ok(ended)
     }
@@ -143,18 +155,19 @@ impl Task<'_> {
         let (config, built) = self.build().await?;
         let stand = self.tender.objects.stand(self.key, &built);
         if stand {
-            self.want(template_hash(&built), None);
+            self.want(template_hash(&built), None, None);
             self.gate.mounts(digest(config.text().as_bytes()));
         }
         Ok(stand)
     }
 
-    fn want(&self, template: String, refused: Option<String>) {
+    fn want(&self, template: String, refused: Option<String>, lacks: Option<String>) {
         let wanted = Wanted {
             template,
             replicas: self.subscription.spec.receiver.replicas,
             token: self.admin_token.clone(),
             refused,
+            lacks,
         };
         self.tender.receivers.want(self.key, wanted);
     }
@@ -182,6 +195,18 @@ impl Task<'_> {
         };
         let built = objects(&plan);
         Ok((config, built))
+    }
+
+    /// What the pods mount that somebody else has to make, and is not there.
+    async fn lacks(&self) -> Result<Option<String>, kube::Error> {
+        let name = &self.subscription.spec.receiver.tls.secret_name;
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let secrets: Api<KubeSecret> = Api::namespaced(self.client.clone(), &self.key.namespace);
+        let there = secrets.get_metadata_opt(name).await?.is_some();
+        let lacks = format!("the Secret {name}, which spec.receiver.tls names, is not there");
+        Ok((!there).then_some(lacks))
     }
 
     /// The token that consumers know; a new one only where there is none that can be used.

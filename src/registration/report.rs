@@ -244,6 +244,16 @@ impl Report {
         self.rules.values().any(|rule| rule.reason.is_transient())
     }
 
+    /// Whether nothing but the receivers is in the way of going on.
+    pub fn waits_for_receivers(&self) -> bool {
+        let mut transient = self
+            .rules
+            .values()
+            .filter(|rule| rule.reason.is_transient());
+        let waits = |rule: &RuleReport| rule.reason == Reason::KeysNotLoaded;
+        transient.clone().any(waits) && transient.all(waits)
+    }
+
     /// Whether everything is as wanted, also the types that should be gone.
     pub fn is_complete(&self) -> bool {
         self.rules.values().all(|rule| {

@@ -28,6 +28,7 @@ const FOREIGN: [(&str, &[&str]); 8] = [
             "server-side",
             "watch",
             "overwrite",
+            "replicas",
             "wait",
         ],
     ),

@@ -101,3 +101,14 @@ tolerations:
 priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
+
+{{/* The same for a pod of a hook, with the part of the affinity that is about nodes. What keeps operators
+     apart is theirs alone: with one on each node there would be no place for this pod. */}}
+{{- define "bellhop.hookPlacement" -}}
+{{ include "bellhop.placement" . }}
+{{- with .Values.affinity.nodeAffinity }}
+affinity:
+  nodeAffinity:
+    {{- toYaml . | nindent 4 }}
+{{- end }}
+{{- end }}

@@ -249,11 +249,6 @@ pub const SIZE_RANGE: Cel = Cel {
     rule: "self.matches('^[1-9][0-9]{0,5}(Mi|Gi|Ti|M|G|T)$') && quantity(self).compareTo(quantity('64Mi')) >= 0",
     message: "write a size of at least 64Mi: a whole number with one of the units Mi, Gi, Ti, M, G and T, such as `1Gi`",
 };
-/// On `state.embedded.size`.
-pub const SIZE_GROWS: Cel = Cel {
-    rule: "!self.matches('^[1-9][0-9]{0,5}(Mi|Gi|Ti|M|G|T)$') || !oldSelf.matches('^[1-9][0-9]{0,5}(Mi|Gi|Ti|M|G|T)$') || quantity(self).compareTo(quantity(oldSelf)) >= 0",
-    message: "a volume can only grow: write the size it has, or a larger one",
-};
 /// On `receiver.replicas`.
 pub const ONE_RECEIVER: Cel = Cel {
     rule: "self == 1",

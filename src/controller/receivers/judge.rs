@@ -3,7 +3,7 @@
 //! Owns: what is believed of a receiver's answer (known conditions with sentences of our own; no
 //! text of its choice), and what is said when nobody answers.
 
-use super::{Entry, Pod, Unreachable};
+use super::{Entry, Pod, Unreachable, Wanted};
 use crate::api::v1alpha1::{Backlog, Receivers as Counts};
 use crate::api::{Condition, ConditionStatus, ConditionType, Reason};
 use crate::controller::access::{Answer, Said};
@@ -70,7 +70,7 @@ pub(super) fn judge(entry: &Entry) -> Heard {
     } else if let Some(unwell) = unwell {
         unwell
     } else if ready.is_empty() {
-        not_ready(entry, &wanted.template)
+        not_ready(entry, wanted)
     } else if answer.is_some() {
         Condition::of(Reason::ReceiverReady)
     } else if entry.answers.is_empty() {
@@ -98,12 +98,16 @@ pub(super) fn judge(entry: &Entry) -> Heard {
     })
 }
 
-fn not_ready(entry: &Entry, template: &str) -> Condition {
-    let old = |pod: &Pod| pod.ending || pod.template.as_deref() != Some(template);
+fn not_ready(entry: &Entry, wanted: &Wanted) -> Condition {
+    let template = Some(wanted.template.as_str());
+    let old = |pod: &Pod| pod.ending || pod.template.as_deref() != template;
     if entry.pods.values().any(old) {
         return Condition::of(Reason::RolloutInProgress);
     }
     let condition = Condition::of(Reason::ReceiverNotReady);
+    if let Some(lacks) = &wanted.lacks {
+        return condition.about(lacks);
+    }
     if entry.pods.is_empty() {
         return condition.about("there is no pod");
     }

@@ -14,9 +14,14 @@ fn everything(helm: &Helm) -> Vec<Value> {
 
 /// The pod of an object, if it has one.
 fn pod(document: &Value) -> Option<&Value> {
-    [&document["spec"]["template"]["spec"], &document["spec"]]
+    whole_pod(document).map(|pod| &pod["spec"])
+}
+
+/// The same with its metadata.
+fn whole_pod(document: &Value) -> Option<&Value> {
+    [&document["spec"]["template"], document]
         .into_iter()
-        .find(|spec| spec["containers"].is_array())
+        .find(|pod| pod["spec"]["containers"].is_array())
 }
 
 #[test]
@@ -100,7 +105,25 @@ fn labels_annotations_and_placement_reach_every_object_and_pod() {
         assert_eq!(metadata["labels"]["team"], "integrations", "{what}");
         let owner = &metadata["annotations"]["example.com/owner"];
         assert_eq!(owner, "integrations@example.com", "{what}");
-        let Some(pod) = pod(document) else { continue };
+        let Some(whole) = whole_pod(document) else {
+            continue;
+        };
+        let metadata = &whole["metadata"];
+        assert_eq!(metadata["labels"]["zone"], "inner", "{what}");
+        for (name, value) in [
+            ("example.com/scrape", "no"),
+            ("example.com/owner", "integrations@example.com"),
+        ] {
+            assert_eq!(metadata["annotations"][name], value, "{what}");
+        }
+        let pod = &whole["spec"];
+        let nodes =
+            &pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+        let architecture = &nodes["nodeSelectorTerms"][0]["matchExpressions"][0];
+        assert_eq!(architecture["values"], json!(["amd64"]), "{what}");
+        // What keeps operators apart is theirs alone.
+        let apart = !pod["affinity"]["podAntiAffinity"].is_null();
+        assert_eq!(apart, document["kind"] == "Deployment", "{what}");
         assert_eq!(
             pod["imagePullSecrets"],
             json!([{ "name": "registry" }]),
@@ -123,12 +146,6 @@ fn labels_annotations_and_placement_reach_every_object_and_pod() {
         );
     }
     let template = &only(&all, "Deployment")["spec"]["template"];
-    assert_eq!(template["metadata"]["labels"]["zone"], "inner");
-    assert_eq!(
-        template["metadata"]["annotations"]["example.com/scrape"],
-        "no"
-    );
-    // The operator's own: pods of hooks may run beside it.
     let anti = &template["spec"]["affinity"]["podAntiAffinity"];
     let terms = &anti["requiredDuringSchedulingIgnoredDuringExecution"];
     assert_eq!(
@@ -163,7 +180,6 @@ fn selectors_find_the_operator_and_nothing_else() {
         &only(&all, "Deployment")["spec"]["selector"]["matchLabels"],
         &only(&all, "Service")["spec"]["selector"],
         &only(&all, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
-        &only(&all, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
     ] {
         let fits = |labels: &Value| {
             let mut wanted = selector.as_object().unwrap().iter();
@@ -315,7 +331,8 @@ fn with_the_resource_in_the_cluster_the_notes_go_on_to_a_subscription() {
     assert!(Path::new("examples/minimal.yaml").is_file());
 }
 
-/// Who may reach the operator, and whom it may: as values.yaml says, rule by rule.
+/// Who may reach the operator, and whom it may: as values.yaml says, rule by rule. What goes out of the
+/// pods of hooks is held to the same.
 #[test]
 fn the_network_policy_is_as_the_values_say() {
     let Some(helm) = Helm::find() else {
@@ -336,6 +353,18 @@ fn the_network_policy_is_as_the_values_say() {
         }] } })
     };
     let spec = policy(None);
+    let whole = json!({
+        "matchLabels": {
+            "app.kubernetes.io/name": "bellhop",
+            "app.kubernetes.io/instance": "bellhop",
+        },
+        "matchExpressions": [{
+            "key": "app.kubernetes.io/component",
+            "operator": "In",
+            "values": ["operator", "test", "uninstall-check"],
+        }],
+    });
+    assert_eq!(spec["podSelector"], whole);
     assert_eq!(spec["policyTypes"], json!(["Ingress"]));
     assert_eq!(spec["egress"], Value::Null, "all of it is allowed");
     let from = json!([test, monitoring(json!(["monitoring"]))]);
@@ -345,6 +374,7 @@ fn the_network_policy_is_as_the_values_say() {
     );
 
     let spec = policy(Some(Path::new("tests/charts/values/everything.yaml")));
+    assert_eq!(spec["podSelector"], whole);
     assert_eq!(spec["policyTypes"], json!(["Ingress", "Egress"]));
     let given = json!({
         "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "monitoring" } },
@@ -361,9 +391,16 @@ fn the_network_policy_is_as_the_values_say() {
         spec["ingress"],
         json!([{ "ports": [{ "port": "admin" }], "from": from }])
     );
+    let operator = json!({ "podSelector": { "matchLabels": {
+        "app.kubernetes.io/name": "bellhop",
+        "app.kubernetes.io/component": "operator",
+        "app.kubernetes.io/instance": "bellhop",
+    } } });
     assert_eq!(
         spec["egress"],
         json!([
+            // For `helm test`.
+            { "ports": [{ "port": 8081 }], "to": [operator] },
             { "ports": [{ "port": 53, "protocol": "UDP" }, { "port": 53, "protocol": "TCP" }] },
             {
                 "to": [{ "ipBlock": { "cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"] } }],

@@ -19,3 +19,4 @@ mod rotation;
 mod seen;
 mod status;
 mod told;
+mod upkeep;

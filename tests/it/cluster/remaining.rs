@@ -53,3 +53,22 @@ async fn what_is_left_is_listed_and_fails() {
     let (code, text) = ask();
     assert_eq!(code, Some(0), "{text}");
 }
+
+/// As where the Role went with its namespace.
+#[tokio::test]
+async fn a_namespace_without_the_right_is_named() {
+    let Some(space) = Space::new("remaining").await else {
+        return;
+    };
+    space.kubectl(["create", "serviceaccount", "nobody"]).fine();
+    let token = space.kubectl(["create", "token", "nobody"]).fine();
+    let account = format!("{}-nobody", space.name);
+    let kubeconfig = space.plane.kubeconfig_of_token(&account, token.trim());
+    let mut command = bellhop(&["remaining", "--namespaces", &space.name]);
+    command.env("KUBECONFIG", kubeconfig);
+    let ended = command.output().unwrap();
+    let text = String::from_utf8(ended.stdout).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{text}");
+    let look = format!("kubectl get whs --namespace {}", space.name);
+    assert!(text.lines().any(|line| line.trim() == look), "{text}");
+}

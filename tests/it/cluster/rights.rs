@@ -19,7 +19,7 @@ use super::supervise::Supervised;
 pub const ACCOUNT: &str = "system:serviceaccount:bellhop-system:bellhop-operator";
 
 /// Rights without a call of their own: the server asks for them within another call.
-const WITHIN: [(&str, &str); 11] = [
+const WITHIN: [(&str, &str); 15] = [
     // A server-side apply (patch) of what is not there yet.
     ("create", "secrets"),
     ("create", "serviceaccounts"),
@@ -32,8 +32,13 @@ const WITHIN: [(&str, &str); 11] = [
     ("create", "gateway.networking.k8s.io/httproutes"),
     // Naming the subscription as an owner that waits for what it owns.
     ("update", "bellhop.dev/webhooksubscriptions/finalizers"),
-    // Naming it as the owner of what is there already: `onDelete: Delete` of a kept volume.
+    // Naming it as the owner of what is there already: `onDelete: Delete` of a kept volume, and what
+    // lost its owner.
     ("delete", "persistentvolumeclaims"),
+    ("delete", "serviceaccounts"),
+    ("delete", "configmaps"),
+    ("delete", "services"),
+    ("delete", "apps/statefulsets"),
 ];
 
 fn documents() -> Vec<Value> {

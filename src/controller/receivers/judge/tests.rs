@@ -52,6 +52,7 @@ fn entry(pods: Vec<Pod>, answers: Vec<Result<Answer, Unreachable>>) -> Entry {
             replicas: 1,
             token: Secret::new("a-token-of-a-test"),
             refused: None,
+            lacks: None,
         }),
         ..Entry::default()
     }

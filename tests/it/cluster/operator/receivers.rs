@@ -168,7 +168,7 @@ async fn say_ready(pods: &Api<KubePod>, name: &str, ready: &str) {
         .unwrap();
 }
 
-async fn end_pod(rig: &Rig, name: &str) {
+pub async fn end_pod(rig: &Rig, name: &str) {
     let now = DeleteParams::default().grace_period(0);
     pods(rig).delete(&format!("{name}-0"), &now).await.unwrap();
 }
@@ -245,7 +245,7 @@ async fn a_wait_for_receivers_is_given_up_for_a_change() {
 }
 
 /// Subscriptions whose pods an operator has brought up with a first image; it has ended.
-async fn with_pods(test: &str, names: [&str; 2]) -> Option<(Rig, Arc<Pods>)> {
+pub async fn with_pods(test: &str, names: [&str; 2]) -> Option<(Rig, Arc<Pods>)> {
     let rig = Rig::new(test).await?;
     let pods_are = Pods::new(&rig);
     let first = rig.operator_with_receivers("an-image:1", pods_are.clone());
@@ -331,7 +331,7 @@ async fn a_rollout_outlives_its_operator() {
 }
 
 /// The first of these whose set has the second image.
-async fn until_rolled<'a>(rig: &Rig, names: &[&'a str]) -> &'a str {
+pub async fn until_rolled<'a>(rig: &Rig, names: &[&'a str]) -> &'a str {
     for _ in 0..1_200 {
         for name in names {
             if has_image(rig, name, "an-image:2").await {
@@ -343,7 +343,7 @@ async fn until_rolled<'a>(rig: &Rig, names: &[&'a str]) -> &'a str {
     panic!("nobody's turn within 60 s");
 }
 
-async fn has_image(rig: &Rig, name: &str, image: &str) -> bool {
+pub async fn has_image(rig: &Rig, name: &str, image: &str) -> bool {
     let spec = until_set(rig, name).await.spec.unwrap().template.spec;
     spec.unwrap().containers[0].image.as_deref() == Some(image)
 }
