@@ -1,7 +1,7 @@
 //! The control API, the faults' textual form, and the size of the catalogue.
 
 use super::*;
-use bellhop::simulator::{Error, FaultError};
+use bellhop::simulator::{Days, Error, FaultError};
 
 #[test]
 fn faults_have_a_textual_form_that_helps() {
@@ -213,6 +213,37 @@ async fn everything_can_be_steered_over_http() {
         all.as_object().unwrap().len(),
         get("/entities").await.as_array().unwrap().len()
     );
+}
+
+#[tokio::test]
+async fn a_burst_can_change_different_entities_only() {
+    let (provider, hook) = delivering().await;
+    provider.rule("bookings", json!({})).await;
+    let control = provider.control();
+    let burst = async |wanted: Value| control.burst(serde_json::from_value(wanted).unwrap()).await;
+    let all: Vec<String> = control
+        .keys()
+        .into_iter()
+        .filter(|key| key.starts_with("booking/"))
+        .collect();
+    let mut changed = burst(json!({ "count": 5, "kinds": ["booking"], "each": true }))
+        .await
+        .unwrap();
+    changed.sort();
+    assert_eq!(changed, all, "each of the five, once");
+    let two = json!({ "count": 2, "keys": all[..2], "each": true });
+    let mut changed = burst(two).await.unwrap();
+    changed.sort();
+    assert_eq!(changed, all[..2]);
+    let version = |key: &String| control.truth(key, Days::from_today(1)).unwrap()["version"].take();
+    let versions: Vec<Value> = all.iter().map(version).collect();
+    assert_eq!(versions, [3, 3, 2, 2, 2]);
+    assert!(control.idle(WAIT).await);
+    assert_eq!(hook.got().len(), 7, "each is notified");
+    let many = json!({ "count": 6, "kinds": ["booking"], "each": true });
+    let error = burst(many).await.unwrap_err().to_string();
+    assert!(error.contains("only 5 entities fit"), "{error}");
+    assert_eq!(all.iter().map(version).collect::<Vec<_>>(), versions);
 }
 
 #[tokio::test]
