@@ -25,6 +25,10 @@ pub fn receivers_news(context: &Context, key: &Key, session: &Session) -> bool {
     let Heard::Found(found) = tender.receivers.heard(key) else {
         return tender.objects.moved(key);
     };
+    // Nothing else would say the last of them, when they stay as they are.
+    let numbers = found.numbers.as_ref();
+    let unsaid = numbers.is_some_and(|numbers| session.pace.lacks(numbers));
+    tender.receivers.leave_unsaid(key, unsaid);
     tender.objects.moved(key)
         || tender.rollouts.may_begin(key)
         || session

@@ -41,6 +41,13 @@ impl Pace {
         (allowed != Numbers::default()).then_some(allowed)
     }
 
+    /// Whether the status says something else than these, as long as nothing may be written.
+    pub fn lacks(&self, numbers: &Numbers) -> bool {
+        let time = &numbers.last_notification_time;
+        (numbers.backlog.is_some() && numbers.backlog != self.said.backlog)
+            || (time.is_some() && *time != self.said.last_notification_time)
+    }
+
     /// These were written.
     pub fn wrote(&mut self, numbers: Numbers, now: Ticks) {
         self.at = Some(now);
@@ -64,6 +71,23 @@ mod tests {
             backlog: Some(Backlog::of(backlog)),
             last_notification_time: Some(format!("2026-11-26T08:{minute:02}:00Z")),
         }
+    }
+
+    #[test]
+    fn what_was_held_back_is_lacking_until_it_is_written() {
+        let mut pace = Pace::default();
+        let (first, last) = (numbers(1, 0), numbers(0, 1));
+        assert!(pace.lacks(&first));
+        pace.wrote(first.clone(), Ticks(0));
+        assert!(!pace.lacks(&first) && pace.lacks(&last));
+        for minute in 1..=5 {
+            assert!(pace.lacks(&last), "minute {minute}");
+            let now = Ticks(minute * 60_000);
+            if let Some(allowed) = pace.allows(&last, now) {
+                pace.wrote(allowed, now);
+            }
+        }
+        assert!(!pace.lacks(&last));
     }
 
     #[test]

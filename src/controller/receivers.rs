@@ -82,6 +82,8 @@ struct Entry {
     /// How often in a row nobody answered.
     failures: u32,
     due: Ticks,
+    /// The status lacks what they said, since it may not be written so often.
+    unsaid: bool,
     /// When pods are poked once more, and with what.
     again: Option<(Ticks, String)>,
     /// One round at a time.
@@ -178,6 +180,13 @@ impl Receivers {
             self.bring_forward(entry);
         }
         entry.wanted = Some(wanted);
+    }
+
+    /// Whether the status lacks something of what they said: then that is to be tried again.
+    pub fn leave_unsaid(&self, key: &Key, unsaid: bool) {
+        if let Some(entry) = self.lock().get_mut(key) {
+            entry.unsaid = unsaid;
+        }
     }
 
     fn bring_forward(&self, entry: &mut Entry) {
@@ -396,11 +405,11 @@ impl Receivers {
         if !failed || entry.failures >= BELIEVED {
             entry.answers = answers;
         }
-        judge::judge(entry) != before
+        entry.unsaid || judge::judge(entry) != before
     }
 
     /// Asks in rounds until `token` is cancelled; `changed` hears of each subscription whose
-    /// receivers say something else. A vital task.
+    /// receivers say something else, or something that is not said yet. A vital task.
     ///
     /// # Errors
     /// None at present; the type is that of vital tasks.

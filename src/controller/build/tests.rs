@@ -102,6 +102,26 @@ fn every_object_is_labelled_owned_and_takes_the_schema_of_its_kind() {
     assert_eq!(claim["metadata"]["ownerReferences"][0]["uid"], "u-1");
 }
 
+/// No spec may ask for a second receiver yet. Whoever allows it finds its budget here.
+#[test]
+fn two_receivers_have_a_budget() {
+    let one_receiver = subscription(|_| {});
+    let config = config(&one_receiver, &around()).expect("valid");
+    let two = subscription(spec(json!({ "receiver": { "replicas": 2 } })));
+    let all = objects(&Blueprint {
+        subscription: &two,
+        config: &config,
+        feed_token: None,
+        options: &options(),
+    });
+    let budget = one(&all, Kind::PodDisruptionBudget, "shop");
+    assert_eq!(budget["spec"]["maxUnavailable"], 1);
+    let selected = budget["spec"]["selector"]["matchLabels"].as_object();
+    let labels = &pod(&all)["metadata"]["labels"];
+    let mut selected = selected.expect("labels").iter();
+    assert!(selected.all(|(name, value)| labels[name] == *value));
+}
+
 #[test]
 fn the_usual_objects_and_those_that_the_spec_asks_for() {
     let usual = [

@@ -98,6 +98,31 @@ async fn moving_numbers_are_no_storm_of_writes() {
     operator.stop().await;
 }
 
+/// The last numbers of a day are said in the end, although nothing else happens then.
+#[tokio::test]
+async fn the_last_numbers_are_said_when_they_may_be() {
+    let Some((rig, pods_are, operator)) = begun("last-numbers").await else {
+        return;
+    };
+    pods_are.are(Mood::Saying(json!({ "backlog": "1+" })));
+    start_pod(&rig, "shop").await;
+    rig.until("shop", "Ready", "True Ok").await;
+    let said = || async {
+        let status = rig.get("shop").await.unwrap().status.unwrap();
+        serde_json::to_value(status).unwrap()["backlog"].clone()
+    };
+    assert_eq!(said().await, "1+");
+    pods_are.are(Mood::Saying(json!({ "backlog": "0" })));
+    let begun = Instant::now();
+    while said().await == "1+" {
+        let waited = begun.elapsed();
+        assert!(waited < Duration::from_mins(2), "{waited:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(said().await, "0");
+    operator.stop().await;
+}
+
 /// How often the status of a subscription of this test was written, or tried to.
 fn status_writes(rig: &Rig) -> usize {
     let calls = rig.space.plane.calls("admin").into_iter();
