@@ -25,7 +25,7 @@
 //! | `PUT /control/entities/{key}?notify=&rates=` | creates it; body: fields laid over the made-up ones; `rates`: of a product |
 //! | `PATCH /control/entities/{key}?notify=` | changes it: no body for a random change, else fields (`null` takes one away); availability: `{"days":[{"date","slot","capacity"}]}`; prices: `{"days":[{"date","retail"}]}`; binding: `{"rateIDs"}` |
 //! | `DELETE /control/entities/{key}?notify=` | removes it; availability and prices become empty |
-//! | `POST /control/burst` | many random changes: `{"count","kinds","keys","perSecond","notify"}`; answers when they are made |
+//! | `POST /control/burst` | many random changes: `{"count","kinds","keys","each","perSecond","notify"}`, with `each` of different entities; answers when they are made |
 //! | `POST /control/notify` | a notification that nothing caused: `{"entity","operation","timestampOffsetS","wrongKey","scheme","fields","times"}` |
 //! | `GET /control/rules` | the rules by kind; `POST /control/rules/{kind}/rotate` gives one a new key |
 //! | `PUT /control/deliver-to` | `{"url"}`: sends every delivery to that base address from now on; `null`: to the rules' URLs |

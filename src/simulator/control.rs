@@ -63,6 +63,9 @@ pub struct Burst {
     /// Only of these entities; empty for all.
     #[serde(default)]
     pub keys: Vec<String>,
+    /// Whether none changes twice: `count` different ones, in random order.
+    #[serde(default)]
+    pub each: bool,
     /// Changes a second; absent for as fast as possible.
     #[serde(default)]
     pub per_second: Option<f64>,
@@ -286,8 +289,34 @@ impl Control {
     /// Makes many random changes. Returns the keys that changed, in order.
     ///
     /// # Errors
-    /// Nothing fits the selection.
+    /// Nothing fits the selection, or less than `count` with `each`.
     pub async fn burst(&self, burst: Burst) -> Result<Vec<String>, ControlError> {
+        let keys = self.candidates(&burst)?;
+        let begun = tokio::time::Instant::now();
+        let mut changed = Vec::new();
+        for n in 0..burst.count {
+            if let Some(rate) = burst.per_second.filter(|rate| *rate > 0.0) {
+                let due = Duration::try_from_secs_f64(n as f64 / rate).unwrap_or_default();
+                tokio::time::sleep_until(begun + due).await;
+            } else if n % 64 == 63 {
+                tokio::task::yield_now().await;
+            }
+            let pick = if burst.each {
+                n
+            } else {
+                self.core.rng().usize(0..keys.len())
+            };
+            let key = &keys[pick];
+            // A binding that hid a rate earlier in the burst may have taken this one with it.
+            if self.change(key, &Map::new(), burst.notify).is_ok() {
+                changed.push(key.clone());
+            }
+        }
+        Ok(changed)
+    }
+
+    /// What a burst chooses from; with `each` in the order of the changes.
+    fn candidates(&self, burst: &Burst) -> Result<Vec<String>, ControlError> {
         let wanted = |key: &String| {
             let kind = Key::parse(key).map(|key| key.kind);
             (burst.keys.is_empty() || burst.keys.contains(key))
@@ -299,29 +328,23 @@ impl Control {
                     }
                 })
         };
-        let keys: Vec<String> = self.keys().into_iter().filter(wanted).collect();
+        let mut keys: Vec<String> = self.keys().into_iter().filter(wanted).collect();
         if keys.is_empty() {
             return Err(ControlError::Request(
                 "no entity fits `kinds` and `keys`".to_owned(),
             ));
         }
-        let begun = tokio::time::Instant::now();
-        let mut changed = Vec::new();
-        for n in 0..burst.count {
-            if let Some(rate) = burst.per_second.filter(|rate| *rate > 0.0) {
-                let due = Duration::try_from_secs_f64(n as f64 / rate).unwrap_or_default();
-                tokio::time::sleep_until(begun + due).await;
-            } else if n % 64 == 63 {
-                tokio::task::yield_now().await;
+        if burst.each {
+            if burst.count > keys.len() {
+                return Err(ControlError::Request(format!(
+                    "`count` is {}, and only {} entities fit: with `each` none changes twice",
+                    burst.count,
+                    keys.len()
+                )));
             }
-            let pick = self.core.rng().usize(0..keys.len());
-            let key = &keys[pick];
-            // A binding that hid a rate earlier in the burst may have taken this one with it.
-            if self.change(key, &Map::new(), burst.notify).is_ok() {
-                changed.push(key.clone());
-            }
+            self.core.rng().shuffle(&mut keys);
         }
-        Ok(changed)
+        Ok(keys)
     }
 
     /// Sends a notification that nothing caused, to the rule of its kind, whatever that rule asks

@@ -2,12 +2,14 @@
 
 use serde_json::json;
 
+use crate::account::{self, is_booking};
 use crate::cluster::inside;
+use crate::deletion::nothing_is_told_again;
 use crate::kubectl::eventually;
 use crate::provider::Provider;
 use crate::shop::{NAME, Shop};
 use crate::skip;
-use crate::world::{World, check_account};
+use crate::world::World;
 
 /// Consumers end equal, and (they check it themselves) nothing goes back at them.
 pub fn moved_and_lost(world: &World, provider: &Provider<'_>, shop: &Shop<'_>) {
@@ -23,31 +25,33 @@ pub fn moved_and_lost(world: &World, provider: &Provider<'_>, shop: &Shop<'_>) {
     // The folder itself is what the pod's volume points to.
     let lose = || inside(&format!("find {volume} -mindepth 1 -delete")).fine();
 
-    let ids = || shop.seen("orders").unwrap().entities;
+    let seen = || shop.seen("orders").unwrap();
     // Right after a start the Service may still refuse: what is not retried then is counted.
     let loaded = |what: &str| {
         let before = provider.counts();
-        provider.load(20, 20);
-        check_account(&format!("volume {what}"), provider, shop, before);
+        provider.load(1);
+        account::check(&format!("volume {what}"), provider, shop, before);
     };
-    let before = ids();
+    let before = seen();
+    // Nobody tells of it again.
+    let booking = before.entities.keys().find(|key| is_booking(key)).unwrap();
+    let at_the_feed = || shop.feed(&format!("/v1/entities/{booking}"), None).0;
     stopped(shop, || {
         inside(&format!("cp -a {volume} {volume}.copy")).fine();
         lose();
         inside(&format!("cp -a {volume}.copy/. {volume}")).fine();
         inside(&format!("rm -r {volume}.copy")).fine();
     });
+    assert_eq!(at_the_feed(), 200, "the store in the copy is the store");
     loaded("moved");
-    let after = ids();
-    let same = before
-        .keys()
-        .filter(|key| before[*key]["id"] == after[*key]["id"]);
-    assert!(same.count() > 0, "the store in the copy is the store");
+    nothing_is_told_again(&before, &seen());
 
+    let after = seen().entities;
     stopped(shop, || drop(lose()));
+    assert_eq!(at_the_feed(), 404, "an empty store");
     loaded("lost");
     eventually("rates are told anew", 60, || {
-        let now = ids();
+        let now = seen().entities;
         let rates = after.keys().filter(|key| key.starts_with("rate/"));
         let same = |key: &&String| after[*key]["id"] == now[*key]["id"];
         let still: Vec<&String> = rates.filter(same).collect();

@@ -6,6 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::kubectl::{Kubectl, Said, run};
+use crate::{operator, provider, walk};
+
+/// The namespaces that a run makes, beside those of its scenarios.
+pub const MADE: [&str; 4] = [
+    operator::NAMESPACE,
+    provider::NAMESPACE,
+    walk::NAMESPACES[0],
+    walk::NAMESPACES[1],
+];
 
 /// A running cluster.
 pub struct Cluster {
@@ -143,6 +152,14 @@ impl Cluster {
         if !kubectl.fine(crd).trim().is_empty() {
             return Err(format!(
                 "E2E_CONTEXT={context}: Bellhop is there already, and these tests would take it over and remove it; choose another cluster, or uninstall it and its resource first"
+            ));
+        }
+        let there = "get namespaces --ignore-not-found -o name";
+        let there = kubectl.fine(&format!("{there} {}", MADE.join(" ")));
+        if !there.trim().is_empty() {
+            return Err(format!(
+                "E2E_CONTEXT={context}: these tests make and remove namespaces that are there already; choose another cluster, or remove them first: {}",
+                there.split_whitespace().collect::<Vec<_>>().join(", ")
             ));
         }
         Ok(Self {

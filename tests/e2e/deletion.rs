@@ -5,7 +5,8 @@ use serde_json::json;
 use crate::backup;
 use crate::kubectl::eventually;
 use crate::operator;
-use crate::shop::{NAME, Seen, Shop};
+use crate::provider::Provider;
+use crate::shop::{NAME, Seen, Shop, is_ready};
 use crate::skip;
 use crate::world::World;
 
@@ -67,9 +68,9 @@ pub fn the_volume_is_grown_kept_and_reused(world: &World) {
     // The feed has another token: an annotation makes the kubelet look at the mounted one at once.
     shop.kubectl("annotate pod feed bellhop.dev/e2e=look");
     let from = provider.counts();
-    provider.load(40, 20);
+    provider.load(2);
     assert_eq!(provider.counts().since(from).never, 0);
-    shop.until_equal(&provider.owed().0, 60);
+    shop.until_equal(&provider.owed(), 60);
     for (before, after) in before.iter().zip(&seen()) {
         nothing_is_told_again(before, after);
     }
@@ -122,7 +123,7 @@ fn until_compared(shop: &Shop<'_>) {
 
 /// What did not change meanwhile has the event that it had: an empty store would tell it anew, under
 /// another id.
-fn nothing_is_told_again(before: &Seen, after: &Seen) {
+pub fn nothing_is_told_again(before: &Seen, after: &Seen) {
     let same = |key: &&String| before.entities[*key]["data"] == after.entities[*key]["data"];
     let kept: Vec<&String> = before.entities.keys().filter(same).collect();
     println!(
@@ -156,19 +157,22 @@ pub fn a_namespace_goes(world: &World) {
     assert!(provider.rules().is_empty(), "{:?}", provider.rules());
 }
 
-/// Killed in the middle of a registration, and of a removal.
+/// Killed in the middle of a registration, and of a removal: the provider holds both there, as it
+/// fails every call about the second of the two rules.
 pub fn operators_are_killed_at_work(world: &World) {
     let provider = world.provider();
     let shop = Shop::open(world, "killed");
+    let whs = format!("whs {NAME}");
+    let hold = json!({ "on": "registry", "fail": 1, "fail-path": "/registry/v1/bookings" });
+    provider.has_faults(&hold);
     shop.subscribe(|_| {});
-    eventually("the first rule is made", 30, || {
-        if provider.rules().is_empty() {
-            Err("no rule".into())
-        } else {
-            Ok(())
-        }
-    });
-    operator::kill(&world.cluster);
+    until_rules(&provider, &["rate"]);
+    let dead = operator::kill(&world.cluster);
+    let half_done = shop.get(&whs);
+    assert!(!is_ready(&half_done), "{half_done}");
+    assert_eq!(kinds(&provider), ["rate"]);
+    provider.has_faults(&json!({}));
+    operator::until_another_leads(&world.cluster, &dead);
     shop.until_ready();
     let rules = provider.rules();
     assert_eq!(rules.len(), 2, "{rules:?}");
@@ -177,17 +181,43 @@ pub fn operators_are_killed_at_work(world: &World) {
         "{rules:?}"
     );
     let before = provider.counts();
-    provider.load(20, 20);
+    provider.load(1);
     let counts = provider.counts().since(before);
     assert_eq!(
         counts.delivered, counts.made,
-        "the keys are the right ones: {counts:?}"
+        "the keys are the right ones: {counts}"
     );
 
-    shop.kubectl(&format!("delete whs {NAME} --wait=false"));
-    operator::kill(&world.cluster);
+    operator::until_ready(&world.cluster);
+    provider.has_faults(&hold);
+    shop.kubectl(&format!("delete {whs} --wait=false"));
+    until_rules(&provider, &["booking"]);
+    let dead = operator::kill(&world.cluster);
+    assert_eq!(kinds(&provider), ["booking"], "the removal is half done");
+    let going = &shop.get(&whs)["metadata"];
+    assert!(going["deletionTimestamp"].is_string(), "{going}");
+    assert!(going["finalizers"].is_array(), "{going}");
+    provider.has_faults(&json!({}));
+    operator::until_another_leads(&world.cluster, &dead);
     shop.kubectl(&format!("wait whs/{NAME} --for=delete --timeout=60s"));
     assert!(provider.rules().is_empty(), "{:?}", provider.rules());
     operator::until_ready(&world.cluster);
     shop.close();
+}
+
+/// The kinds of which there is a rule.
+fn kinds(provider: &Provider<'_>) -> Vec<String> {
+    provider.rules().keys().cloned().collect()
+}
+
+#[track_caller]
+fn until_rules(provider: &Provider<'_>, wanted: &[&str]) {
+    eventually("there are these rules alone", 30, || {
+        let there = kinds(provider);
+        if there == wanted {
+            Ok(())
+        } else {
+            Err(format!("{there:?}"))
+        }
+    });
 }

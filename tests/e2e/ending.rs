@@ -1,9 +1,10 @@
 //! The cluster that a run starts: it has no way out, takes newer images, and ends with the run,
-//! whatever ends that. Oracle: the kernel's interfaces, routes and processes, containerd's list of
-//! images, and the folder of the cluster.
+//! whatever ends that. Oracle: the kernel's interfaces, routes, processes and control groups,
+//! containerd's list of images, and the folder of the cluster.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::cluster::{Cluster, holder, inside, make_pods_image, project, up};
@@ -33,6 +34,7 @@ pub fn hold() -> ExitCode {
 
 /// Only where no cluster runs: there is one at a time.
 pub fn a_killed_run_leaves_nothing() {
+    let before = control_groups();
     let mut run = Command::new(std::env::current_exe().unwrap());
     let mut run = run.env(HOLD, "yes").stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(run.stdout.take().unwrap()).lines();
@@ -44,6 +46,7 @@ pub fn a_killed_run_leaves_nothing() {
     let holder = holder().unwrap_or_else(|_| panic!("no cluster is held: {said:?}"));
     let process = format!("/proc/{holder}");
     assert!(Path::new(&process).exists(), "it runs");
+    let groups = &control_groups() - &before;
     let while_it_runs = std::panic::catch_unwind(|| {
         there_is_no_way_out();
         newer_images_are_taken();
@@ -51,16 +54,31 @@ pub fn a_killed_run_leaves_nothing() {
     run.kill().unwrap();
     run.wait().unwrap();
     eventually("the cluster is gone", 60, || {
-        let left = [Path::new(&process), folder.as_path()];
-        let left: Vec<&Path> = left.into_iter().filter(|path| path.exists()).collect();
+        let left = [Path::new(&process), folder.as_path()].into_iter();
+        let left = left.chain(groups.iter().map(PathBuf::as_path));
+        let left: Vec<&Path> = left.filter(|path| path.exists()).collect();
         if left.is_empty() {
             return Ok(());
         }
         Err(format!("{left:?}"))
     });
+    assert!(!groups.is_empty(), "it had no control groups of its own");
     if let Err(panic) = while_it_runs {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// The control groups at the top of every hierarchy that the kernel has; those of pods are below.
+fn control_groups() -> BTreeSet<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    let hierarchies = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let folder = words.next()?;
+        words.next()?.starts_with("cgroup").then_some(folder)
+    });
+    let entries = hierarchies.flat_map(|folder| std::fs::read_dir(folder).unwrap().flatten());
+    let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    groups.map(|entry| entry.path()).collect()
 }
 
 /// Before the first pod there are the loopback and the node's bridge; pods are joined to another one.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::kubectl::eventually;
+use crate::process;
 use crate::shop::{NAME, Shop, is_ready};
 use crate::world::World;
 
@@ -83,14 +84,14 @@ pub fn from_apply_to_the_first_event(world: &World) {
     shop.until_equal(&provider.truth(&["supplier", "product", "rate"]), 60);
     // And what is notified, over TLS.
     let before = provider.counts();
-    provider.load(40, 20);
+    provider.load(2);
     let counts = provider.counts().since(before);
     assert_eq!(
         (counts.delivered, counts.never),
         (counts.made, 0),
         "{counts:?}"
     );
-    shop.until_equal(&provider.owed().0, 30);
+    shop.until_equal(&provider.owed(), 30);
     shop.unsubscribe();
     assert!(provider.rules().is_empty(), "{:?}", provider.rules());
     shop.close();
@@ -161,7 +162,7 @@ fn until_ready_again(world: &World, shop: &Shop<'_>, before: &Value) -> (Value, 
         );
     };
     if world.cluster.own {
-        let age = age_ms(process(&pod).unwrap());
+        let age = age_ms(process::of(&pod).unwrap());
         return (pod, age);
     }
     let started = &pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"];
@@ -198,7 +199,7 @@ fn memory(world: &World, shop: &Shop<'_>) -> Result<(u64, u64), String> {
     std::thread::sleep(Duration::from_secs(1));
     let pod = shop.receiver();
     if world.cluster.own {
-        let pid = process(&pod).ok_or("no process")?;
+        let pid = process::of(&pod).ok_or("no process")?;
         let status = read(format!("/proc/{pid}/status"))?;
         let resident = field(&status, "VmRSS:").ok_or("no VmRSS")? * 1024;
         return Ok((working_set(pid)?, resident));
@@ -251,16 +252,4 @@ fn read(file: String) -> Result<String, String> {
 fn field(text: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().map(str::split_whitespace);
     lines.find_map(|mut words| (words.next() == Some(name)).then(|| words.next()?.parse().ok())?)
-}
-
-/// The process of a pod's container, on our own cluster: it runs on this machine.
-pub fn process(pod: &Value) -> Option<u32> {
-    let uid = pod["metadata"]["uid"].as_str()?;
-    let processes = std::fs::read_dir("/proc").ok()?.flatten();
-    let mut ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    ids.find(|id| {
-        let read = |file: &str| std::fs::read(format!("/proc/{id}/{file}")).unwrap_or_default();
-        let ours = String::from_utf8_lossy(&read("cgroup")).contains(uid);
-        ours && read("cmdline").starts_with(b"/bellhop\0")
-    })
 }

@@ -124,6 +124,11 @@ impl Kubectl {
         answer(&self.say(&format!("get --raw {path}")))
     }
 
+    /// PUT.
+    pub fn put_raw(&self, path: &str, body: &Value) -> Result<Value, String> {
+        answer(&self.with(&format!("replace --raw {path} -f -"), &body.to_string()))
+    }
+
     /// POST.
     pub fn post_raw(&self, path: &str, body: &Value) -> Result<Value, String> {
         answer(&self.with(&format!("create --raw {path} -f -"), &body.to_string()))

@@ -13,6 +13,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod account;
 mod backup;
 mod chart;
 mod cluster;
@@ -20,9 +21,11 @@ mod deletion;
 mod ending;
 mod exposure;
 mod first;
+mod forward;
 mod kubectl;
 mod load;
 mod operator;
+mod process;
 mod provider;
 mod reload;
 mod shop;
@@ -40,6 +43,9 @@ use world::World;
 
 /// A scenario: a name, and what it does. It fails by a panic.
 type Scenario = (&'static str, fn(&World));
+
+/// The one that needs no cluster, and is never left out.
+const ACCOUNT: &str = "account::a_lost_notification_is_noticed";
 
 /// The one that comes before there is a cluster.
 const ENDING: &str = "ending::a_killed_run_leaves_nothing";
@@ -110,16 +116,22 @@ fn main() -> ExitCode {
         .collect();
     let chosen =
         |name: &str| filters.is_empty() || filters.iter().any(|part| name.contains(part.as_str()));
-    let ending = chosen(ENDING);
+    let (account, ending) = (chosen(ACCOUNT), chosen(ENDING));
     let chosen: Vec<&Scenario> = SCENARIOS.iter().filter(|(name, _)| chosen(name)).collect();
-    if !ending && chosen.is_empty() || arguments.iter().any(|one| one == "--list") {
-        return ExitCode::SUCCESS;
-    }
-    if std::env::var("E2E").as_deref() != Ok("yes") {
-        println!("skipped: the tests on a cluster with real pods; run `make e2e`");
+    let none = !account && !ending && chosen.is_empty();
+    if none || arguments.iter().any(|one| one == "--list") {
         return ExitCode::SUCCESS;
     }
     let mut tally = Tally::new();
+    if account && !tally.attempt(ACCOUNT, account::a_lost_notification_is_noticed)
+        || !ending && chosen.is_empty()
+    {
+        return tally.told(None);
+    }
+    if std::env::var("E2E").as_deref() != Ok("yes") {
+        println!("skipped: the tests on a cluster with real pods; run `make e2e`");
+        return tally.told(None);
+    }
     if ending && let Err(why) = try_ending(&mut tally) {
         return skipped(&why);
     }

@@ -1,16 +1,26 @@
-//! Bellhop installed, as a user installs it: the two charts, by Helm.
+//! Bellhop installed, as a user installs it: the two charts, by Helm. And its operators, killed.
+
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, project};
-use crate::kubectl::{Said, run};
-use crate::provider::{Authority, Provider, list};
+use crate::kubectl::{Said, eventually, run};
+use crate::process;
+use crate::provider::{Authority, Provider, list, namespace};
 
 /// Where it is installed.
 pub const NAMESPACE: &str = "bellhop-system";
 
 /// The ConfigMap with the provider's certificate authority.
 const AUTHORITY: &str = "provider-ca";
+
+/// Its pods.
+const OPERATORS: &str = "--namespace=bellhop-system \
+    --selector=app.kubernetes.io/name=bellhop,app.kubernetes.io/component=operator";
+
+/// How long nobody takes the Lease of one that does not renew it.
+const LEASE: Duration = Duration::from_secs(10);
 
 /// Runs Helm against the cluster.
 pub fn helm(cluster: &Cluster, arguments: &[&str]) -> Said {
@@ -41,7 +51,8 @@ pub fn install_with(cluster: &Cluster, authority: &Authority, image: &str, more:
         helm(cluster, &[&usual[..], more].concat()).fine();
     };
     // As the README does it; that release is there already after its walk.
-    upgrade("bellhop-crds", crds, &["--namespace", "default"]);
+    let at = ["--namespace", NAMESPACE, "--create-namespace"];
+    upgrade("bellhop-crds", crds, &at);
     cluster
         .kubectl
         .apply(&config_map(&authority.pem).to_string());
@@ -78,9 +89,10 @@ fn hash(text: &str) -> String {
     format!("h{:x}", hasher.finish())
 }
 
+/// In a namespace that refuses pods below the restricted standard: the charts' own must be fit for it.
 fn config_map(pem: &str) -> Value {
     list(vec![
-        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }),
+        namespace(NAMESPACE),
         json!({
             "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": { "name": AUTHORITY, "namespace": NAMESPACE },
@@ -89,12 +101,53 @@ fn config_map(pem: &str) -> Value {
     ])
 }
 
-/// Kills every operator at once, as the loss of their nodes would.
-pub fn kill(cluster: &Cluster) {
-    let pods = "app.kubernetes.io/name=bellhop,app.kubernetes.io/component=operator";
-    cluster.kubectl.fine(&format!(
-        "--namespace={NAMESPACE} delete pods --selector={pods} --force --grace-period=0"
-    ));
+/// The operator that led when all were killed.
+pub struct Dead {
+    holder: String,
+    at: Instant,
+}
+
+/// Kills every operator at once, as the loss of their nodes would: the Lease goes on naming the one
+/// that led. Where their processes are out of reach, their pods go without a grace period.
+#[track_caller]
+pub fn kill(cluster: &Cluster) -> Dead {
+    let pods = cluster.kubectl.get(&format!("pods {OPERATORS}"));
+    let holder = leader(cluster);
+    assert_ne!(holder, "", "nobody leads");
+    let at = Instant::now();
+    if cluster.own {
+        process::kill(pods["items"].as_array().unwrap());
+        assert_eq!(leader(cluster), holder, "it gave the Lease back");
+    }
+    // Other pods come at once: a container that dies again and again would have to wait.
+    let delete = format!("delete pods {OPERATORS} --force --grace-period=0");
+    cluster.kubectl.fine(&delete);
+    Dead { holder, at }
+}
+
+/// Waits until another operator leads than the dead one.
+#[track_caller]
+pub fn until_another_leads(cluster: &Cluster, dead: &Dead) {
+    let next = eventually("another operator leads", 40, || {
+        let next = leader(cluster);
+        let another = !next.is_empty() && next != dead.holder;
+        if another { Ok(next) } else { Err(next) }
+    });
+    let took = dead.at.elapsed();
+    println!(
+        "{next} leads {} ms after {} died",
+        took.as_millis(),
+        dead.holder
+    );
+    // All that are there are new: for them the Lease of the dead one lasts for all of its time.
+    assert!(!cluster.own || took >= LEASE, "the Lease was still held");
+}
+
+/// Whom the Lease names: the process that leads, or nobody.
+fn leader(cluster: &Cluster) -> String {
+    let lease = format!("lease bellhop-operator --namespace={NAMESPACE}");
+    let holder = &cluster.kubectl.get(&lease)["spec"]["holderIdentity"];
+    holder.as_str().unwrap_or_default().to_owned()
 }
 
 /// Waits until as many operators are ready as are wanted.

@@ -1,11 +1,12 @@
 //! The simulated provider in a pod, over TLS, with a certificate of an authority of this run. It
 //! keeps the truth: the state that consumers must end with, and what became of each delivery.
 
-use std::collections::BTreeSet;
+use std::sync::Mutex;
 
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
 use serde_json::{Value, json};
 
+use crate::account::{Delivery, Told, Truth};
 use crate::cluster::Cluster;
 use crate::kubectl::eventually;
 
@@ -19,6 +20,18 @@ pub const API_SECRET: &str = "e2e-secret";
 
 /// The delays before the retries of a delivery; the real ones are longer.
 const RETRY_DELAYS_MS: &str = "1000,3000,9000";
+
+/// Changes a second.
+const PER_SECOND: usize = 20;
+
+/// Of these, changes of rates.
+const OF_RATES: usize = 4;
+
+/// Enough for minutes of load.
+const BOOKINGS: usize = 4_000;
+
+/// So many of its notifications and requests it remembers.
+const REMEMBERED: usize = 10_000;
 
 /// A certificate authority of this run.
 pub struct Authority {
@@ -94,35 +107,23 @@ impl Counts {
     }
 }
 
-/// What consumers must end with.
-pub struct Truth {
-    /// The objects, by key.
-    pub entities: serde_json::Map<String, Value>,
-    /// The kinds of which consumers have nothing else.
-    kinds: Vec<&'static str>,
-    /// Of these nothing is said.
-    excused: BTreeSet<String>,
-}
-
-impl Truth {
-    /// Says nothing of these any more.
-    pub fn excuse(&mut self, entities: BTreeSet<String>) {
-        self.entities.retain(|key, _| !entities.contains(key));
-        self.excused.extend(entities);
-    }
-
-    /// Whether consumers should not have it.
-    pub fn lacks(&self, key: &str) -> bool {
-        let kind = key.split('/').next().unwrap_or_default();
-        self.kinds.contains(&kind)
-            && !self.entities.contains_key(key)
-            && !self.excused.contains(key)
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} notifications, {} got 200, {} attempts retried ({} answers 503), {} without an \
+             answer (not retried), {} never delivered",
+            self.made, self.delivered, self.retried, self.unavailable, self.unanswered, self.never
+        )
     }
 }
 
 /// The provider, and the way to its control API.
 pub struct Provider<'a> {
     cluster: &'a Cluster,
+    rates: Vec<String>,
+    /// The bookings of which nobody was told.
+    fresh: Mutex<Vec<String>>,
 }
 
 impl<'a> Provider<'a> {
@@ -137,9 +138,21 @@ impl<'a> Provider<'a> {
             .fine(&format!("{here} rollout restart deployment/provider"));
         let rollout = format!("{here} rollout status deployment/provider --timeout=60s");
         cluster.kubectl.fine(&rollout);
-        let provider = Self { cluster };
+        let mut provider = Self {
+            cluster,
+            rates: Vec::new(),
+            fresh: Mutex::default(),
+        };
         eventually("the provider answers", 30, || provider.get("status"));
+        provider.rates = provider.keys("rate/");
+        provider.fresh = Mutex::new(provider.keys("booking/"));
         provider
+    }
+
+    /// What there is of a kind.
+    fn keys(&self, prefix: &str) -> Vec<String> {
+        let keys = self.get(&format!("entities?prefix={prefix}")).unwrap();
+        serde_json::from_value(keys).unwrap()
     }
 
     /// Its base address inside the cluster.
@@ -175,65 +188,77 @@ impl<'a> Provider<'a> {
 
     /// The state that consumers must end with: all objects of these kinds.
     pub fn truth(&self, kinds: &[&'static str]) -> Truth {
-        let mut truth = Truth {
-            entities: serde_json::Map::new(),
-            kinds: kinds.to_vec(),
-            excused: BTreeSet::new(),
-        };
+        let mut entities = serde_json::Map::new();
         for kind in kinds {
             match self.get(&format!("truth?prefix={kind}/")).unwrap() {
-                Value::Object(found) => truth.entities.extend(found),
+                Value::Object(found) => entities.extend(found),
                 other => panic!("no truth of {kind}: {other}"),
             }
         }
-        truth
+        Truth::new(kinds, entities)
     }
 
-    /// The same, but of bookings only those that somebody was told of with a 200: no call lists them.
-    /// And the entities of which the last notification never got a 200: what consumers have of them
-    /// may be old until a resync.
-    pub fn owed(&self) -> (Truth, BTreeSet<String>) {
-        let (mut told, mut untold) = (BTreeSet::new(), BTreeSet::new());
-        let mut after = 0;
-        loop {
-            let page = self.get(&format!("deliveries?after={after}")).unwrap();
-            let deliveries = page["deliveries"].as_array().cloned().unwrap_or_default();
-            for delivery in &deliveries {
-                let entity = delivery["entity"].as_str().unwrap().to_owned();
-                if delivery["outcome"] == "delivered" {
-                    untold.remove(&entity);
-                    told.insert(entity);
-                } else {
-                    untold.insert(entity);
-                }
-                after = delivery["id"].as_u64().unwrap();
-            }
-            if deliveries.is_empty() {
-                break;
-            }
+    /// Rates, and the bookings that were told of: what consumers must end with.
+    pub fn owed(&self) -> Truth {
+        let told = Told::by(&self.deliveries());
+        self.truth(&["rate", "booking"]).owed(&told)
+    }
+
+    /// Every notification so far, in order.
+    pub fn deliveries(&self) -> Vec<Delivery> {
+        let page = self.get(&format!("deliveries?limit={REMEMBERED}"));
+        serde_json::from_value(page.unwrap()["deliveries"].take()).unwrap()
+    }
+
+    /// Every request that it got so far, in order.
+    pub fn requests(&self) -> Vec<Value> {
+        let page = self.get(&format!("requests?limit={REMEMBERED}")).unwrap();
+        page["requests"].as_array().unwrap().clone()
+    }
+
+    /// From now on it has these faults, and no others.
+    pub fn has_faults(&self, faults: &Value) {
+        let path = Self::path("faults");
+        self.cluster.kubectl.put_raw(&path, faults).unwrap();
+    }
+
+    /// Changes, made evenly over some seconds: some of rates, and most of bookings of which nobody was
+    /// told before. Returns when the last one is made.
+    pub fn load(&self, seconds: usize) {
+        for _ in 0..seconds {
+            let rates = fastrand::choose_multiple(&self.rates, OF_RATES);
+            let mut keys = self.fresh(PER_SECOND - OF_RATES);
+            keys.extend(rates.into_iter().cloned());
+            self.burst(&keys, true);
         }
-        let mut truth = self.truth(&["rate", "booking"]);
-        let owed = |key: &String| key.starts_with("rate/") || told.contains(key);
-        truth.entities.retain(|key, _| owed(key));
-        // Taken by a receiver whose answer did not come back.
-        truth.excused = untold.iter().filter(|key| !owed(key)).cloned().collect();
-        (truth, untold)
     }
 
-    /// Changes, made evenly over some seconds; returns when the last one is made.
-    pub fn load(&self, changes: usize, per_second: usize) {
-        self.load_of(&["rate", "booking"], changes, per_second);
+    /// Bookings of which nobody was told, each given once.
+    fn fresh(&self, count: usize) -> Vec<String> {
+        let mut fresh = self.fresh.lock().unwrap();
+        let left = fresh.len().checked_sub(count);
+        fresh.split_off(left.expect("more bookings than the provider has"))
     }
 
-    /// The same, of entities of these kinds.
-    pub fn load_of(&self, kinds: &[&str], changes: usize, per_second: usize) {
-        let burst = json!({ "count": changes, "perSecond": per_second, "kinds": kinds });
+    /// Changes one rate.
+    pub fn change_a_rate(&self) {
+        self.burst(&[fastrand::choice(&self.rates).unwrap().clone()], true);
+    }
+
+    /// Changes this, and tells nobody.
+    pub fn change_unnoticed(&self, key: &str) {
+        self.burst(&[key.to_owned()], false);
+    }
+
+    /// Changes each of these once.
+    fn burst(&self, keys: &[String], notify: bool) {
+        let burst = json!({
+            "count": keys.len(), "keys": keys, "each": true,
+            "perSecond": PER_SECOND, "notify": notify,
+        });
         let made = self.post("burst", &burst);
-        assert_eq!(
-            made["changed"].as_array().map(Vec::len),
-            Some(changes),
-            "{made}"
-        );
+        let changed = made["changed"].as_array().map(Vec::len);
+        assert_eq!(changed, Some(keys.len()), "{made}");
     }
 
     /// Numbers over all deliveries so far; waits until each has come to its end.
@@ -268,7 +293,7 @@ fn manifests(image: &str, authority: &Authority) -> Value {
         &format!("--api-key={API_KEY}"),
         &format!("--api-secret={API_SECRET}"),
         &format!("--retry-delays-ms={RETRY_DELAYS_MS}"),
-        "--bookings=20",
+        &format!("--bookings={BOOKINGS}"),
     ];
     list(vec![
         namespace(NAMESPACE),

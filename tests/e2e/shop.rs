@@ -1,16 +1,18 @@
 //! A user's namespace: a subscription with its Secrets, a consumer that reads the feed and one that
 //! gets http events, each in a pod. The namespace refuses pods below the restricted standard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
+use crate::account::Truth;
+use crate::forward::Forward;
 use crate::kubectl::eventually;
-use crate::provider::{
-    API_KEY, API_SECRET, Truth, container_security, list, namespace, pod_security,
-};
+use crate::provider::{API_KEY, API_SECRET, container_security, list, namespace, pod_security};
 use crate::world::World;
 
 /// The label of the namespaces of scenarios.
@@ -18,6 +20,9 @@ pub const LABEL: &str = "bellhop.dev/e2e";
 
 /// How every subscription of these tests is called.
 pub const NAME: &str = "redeam";
+
+/// The Secret with the certificate of its receiver.
+pub const TLS: &str = "redeam-tls";
 
 /// The namespace of one scenario.
 pub struct Shop<'a> {
@@ -83,7 +88,7 @@ impl<'a> Shop<'a> {
                     "metadata": { "name": "redeam-keys", "namespace": at },
                     "stringData": { "apiKey": API_KEY, "apiSecret": API_SECRET },
                 }),
-                world.authority.secret(at, "redeam-tls", NAME),
+                world.authority.secret(at, TLS, NAME),
                 shop.pod(
                     "feed",
                     &[
@@ -143,8 +148,8 @@ impl<'a> Shop<'a> {
                 "url": format!("https://{NAME}.{}.svc.cluster.local:8080/redeam", self.namespace),
                 "credentialsSecretRef": { "name": "redeam-keys" },
                 "notifications": [{ "type": "Rate" }, { "type": "Booking" }],
-                "fetch": { "requestsPerSecond": 50 },
-                "receiver": { "tls": { "secretName": "redeam-tls" } },
+                "fetch": { "requestsPerSecond": 100 },
+                "receiver": { "tls": { "secretName": TLS } },
                 "sinks": [{
                     "name": "orders",
                     "http": { "ref": { "kind": "Service", "name": "orders", "port": 8080, "path": "/events" } },
@@ -274,6 +279,50 @@ impl<'a> Shop<'a> {
         );
     }
 
+    /// Asks the feed as a consumer with its token does; with a body it is a POST.
+    #[track_caller]
+    pub fn feed(&self, path: &str, body: Option<&Value>) -> (u16, String) {
+        let token = self.secret(&format!("{NAME}-feed"), "token");
+        let token = String::from_utf8(token).unwrap();
+        self.forward(8082).unwrap().ask(path, &token, body).unwrap()
+    }
+
+    /// Names these to the feed, which has them read anew: a hundred at a time, and not all at once.
+    #[track_caller]
+    pub fn refresh(&self, entities: &BTreeSet<String>) {
+        let mut left = entities.clone();
+        eventually("the feed takes what is named to it", 60, || {
+            while !left.is_empty() {
+                let some: Vec<&String> = left.iter().take(100).collect();
+                let (status, said) = self.feed("/v1/refresh", Some(&json!({ "entities": some })));
+                let taken: Value = serde_json::from_str(&said).unwrap_or_default();
+                let taken = taken["accepted"].as_array().filter(|_| status == 202);
+                for key in taken.ok_or(said)? {
+                    left.remove(key.as_str().unwrap());
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// A way to a port of the receiver's pod.
+    ///
+    /// # Errors
+    /// There is none now.
+    pub fn forward(&self, port: u16) -> Result<Forward, String> {
+        let kubectl = &self.world.cluster.kubectl;
+        Forward::to(kubectl, &self.namespace, &format!("{NAME}-0"), port)
+    }
+
+    /// What is below a key of a Secret.
+    #[track_caller]
+    pub fn secret(&self, name: &str, key: &str) -> Vec<u8> {
+        let secret = self.get(&format!("secret {name}"));
+        BASE64_STANDARD
+            .decode(secret["data"][key].as_str().unwrap())
+            .unwrap()
+    }
+
     /// GET of a path of the API server, as text.
     pub fn raw(&self, path: &str) -> Result<String, String> {
         let said = self.world.cluster.kubectl.say(&format!("get --raw {path}"));
@@ -326,7 +375,7 @@ impl Drop for Shop<'_> {
     }
 }
 
-/// Whether a pod is ready.
+/// Whether a pod is ready, or a subscription.
 pub fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
     conditions.is_some_and(|all| {

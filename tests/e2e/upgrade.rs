@@ -4,13 +4,14 @@
 
 use std::process::Command;
 
+use crate::account;
 use crate::cluster::project;
 use crate::kubectl::{eventually, run};
-use crate::load::rotate;
+use crate::load::through_an_outage;
 use crate::operator;
 use crate::shop::{NAME, Shop};
 use crate::skip;
-use crate::world::{World, check_account};
+use crate::world::World;
 
 pub fn another_image_rolls_everything(world: &World) {
     let Some(next) = world.cluster.next_image() else {
@@ -22,15 +23,11 @@ pub fn another_image_rolls_everything(world: &World) {
     shop.until_ready();
     shop.until_equal(&provider.truth(&["rate"]), 60);
     change_definition(world);
-    let before = provider.counts();
     let uid = shop.receiver()["metadata"]["uid"].clone();
-    std::thread::scope(|scope| {
-        let load = scope.spawn(|| provider.load(600, 20));
+    through_an_outage("upgrade", &provider, &shop, || {
         operator::install(&world.cluster, &world.authority, &next);
         shop.until_replaced(&uid, 60);
-        load.join().unwrap();
     });
-    check_account("upgrade", &provider, &shop, before);
     eventually("the receiver runs the next image", 30, || {
         let image = shop.receiver()["spec"]["containers"][0]["image"].clone();
         if image == next {
@@ -39,9 +36,7 @@ pub fn another_image_rolls_everything(world: &World) {
             Err(image.to_string())
         }
     });
-    // What was never delivered is found by a resync.
-    rotate(&shop, "1");
-    shop.until_equal(&provider.owed().0, 60);
+    account::mend(&provider, &shop);
     operator::install(&world.cluster, &world.authority, &world.cluster.image);
     shop.unsubscribe();
     shop.close();
@@ -60,7 +55,8 @@ fn change_definition(world: &World) {
     assert_ne!(text, changed);
     std::fs::write(&template, changed).unwrap();
     let chart = chart.to_str().unwrap();
-    let upgrade = ["upgrade", "bellhop-crds", chart, "--namespace=default"];
+    let at = ["--namespace", operator::NAMESPACE];
+    let upgrade = [&["upgrade", "bellhop-crds", chart], &at[..]].concat();
     operator::helm(&world.cluster, &upgrade).fine();
     eventually("objects have the new definition's name", 30, || {
         let said = world.cluster.kubectl.say("get nextname --all-namespaces");

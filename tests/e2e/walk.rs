@@ -112,7 +112,10 @@ fn with_image(mut steps: Vec<Step>, image: &str) -> Vec<Step> {
 /// Before the number of a step, in the script's output.
 const MARK: &str = "=== step ";
 
-/// Runs before anything else is installed; the walk takes away what it makes.
+/// The namespaces that the walk leaves behind, beside the one of the release.
+pub const NAMESPACES: [&str; 2] = ["shop", "simulated-provider"];
+
+/// Runs before anything else is installed; the walk takes away what it makes, but for namespaces.
 pub fn the_readme_is_what_happens(world: &World) {
     let kubectl = &world.cluster.kubectl;
     let tools = ["target/tools/bin", "target/tools/bin/kubernetes-1.35"].map(project);
@@ -128,6 +131,14 @@ pub fn the_readme_is_what_happens(world: &World) {
     shell.current_dir(project("")).env("PATH", path.unwrap());
     shell.env("KUBECONFIG", &kubectl.kubeconfig);
     let said = run(&mut shell, "");
+    if !said.well {
+        // As long as there is an operator to remove its rules.
+        let subscription = project("examples/minimal.yaml");
+        let left = subscription.display();
+        kubectl.say(&format!(
+            "delete -f {left} --ignore-not-found --timeout=60s"
+        ));
+    }
     let outs: Vec<&str> = said.out.split(MARK).skip(1).collect();
     for (step, out) in steps.iter().zip(&outs) {
         let out = out.split_once('\n').map_or("", |(_, out)| out);
@@ -144,4 +155,5 @@ pub fn the_readme_is_what_happens(world: &World) {
         "$ {last}\n{}",
         said.err
     );
+    kubectl.fine(&format!("get namespaces {}", NAMESPACES.join(" ")));
 }

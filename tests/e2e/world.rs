@@ -1,11 +1,13 @@
 //! What all scenarios of a run share.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, Once};
 
-use crate::cluster::{Cluster, project};
+use crate::cluster::{Cluster, MADE, project};
+use crate::kubectl::eventually;
 use crate::operator::{self, NAMESPACE};
-use crate::provider::{Authority, Counts, Provider};
-use crate::shop::{LABEL, Shop};
+use crate::provider::{Authority, Provider};
+use crate::shop::LABEL;
 
 /// The cluster, and what is the same for all.
 pub struct World {
@@ -14,8 +16,8 @@ pub struct World {
     /// Whose certificates provider and receivers have.
     pub authority: Authority,
     installed: Once,
-    /// Whether the namespace that Bellhop is installed into was there before.
-    had_namespace: bool,
+    /// What a user's cluster had before.
+    before: BTreeSet<String>,
     /// The CRDs of the Gateway API that were brought, by their full names.
     brought: Mutex<Vec<String>>,
 }
@@ -23,13 +25,11 @@ pub struct World {
 impl World {
     /// Nothing is installed yet.
     pub fn new(cluster: Cluster) -> Self {
-        let namespace = format!("get namespace {NAMESPACE} --ignore-not-found -o name");
-        let had_namespace = !cluster.kubectl.fine(&namespace).trim().is_empty();
         Self {
+            before: inventory(&cluster),
             cluster,
             authority: Authority::new(),
             installed: Once::new(),
-            had_namespace,
             brought: Mutex::default(),
         }
     }
@@ -53,12 +53,12 @@ impl World {
         self.brought.lock().unwrap().extend(made);
     }
 
-    /// Takes away all that the run brought, and nothing else.
+    /// Takes away all that the run brought, and nothing else: after that the cluster is as before.
     pub fn take_away(&self) {
         let kubectl = &self.cluster.kubectl;
         self.clean();
-        for (release, at) in [("bellhop", NAMESPACE), ("bellhop-crds", "default")] {
-            let uninstall = ["uninstall", release, "--namespace", at];
+        for release in ["bellhop", "bellhop-crds"] {
+            let uninstall = ["uninstall", release, "--namespace", NAMESPACE];
             let quiet = [
                 "--ignore-not-found",
                 "--no-hooks",
@@ -69,16 +69,20 @@ impl World {
         }
         let mut brought = self.brought.lock().unwrap().clone();
         brought.push("crd/webhooksubscriptions.bellhop.dev".to_owned());
-        brought.push(format!("namespace/{}", crate::provider::NAMESPACE));
-        if !self.had_namespace {
-            brought.push(format!("namespace/{NAMESPACE}"));
-        }
+        brought.extend(MADE.map(|name| format!("namespace/{name}")));
         let brought = brought.join(" ");
         kubectl.fine(&format!(
             "delete {brought} --ignore-not-found --timeout=120s"
         ));
-        let left = kubectl.fine(&format!("get {brought} --ignore-not-found -o name"));
-        assert_eq!(left.trim(), "", "it is still there");
+        eventually("the cluster is as before", 30, || {
+            let now = inventory(&self.cluster);
+            let (left, gone) = (&now - &self.before, &self.before - &now);
+            if left.is_empty() && gone.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("left behind: {left:?}; taken along: {gone:?}"))
+            }
+        });
     }
 
     /// Removes what a scenario that failed left behind.
@@ -97,33 +101,12 @@ impl World {
     }
 }
 
-/// Checks that nothing was lost over a stretch of load, and says the numbers.
-#[track_caller]
-pub fn check_account(
-    what: &str,
-    provider: &Provider<'_>,
-    shop: &Shop<'_>,
-    before: Counts,
-) -> Counts {
-    let counts = provider.counts().since(before);
-    let (mut truth, untold) = provider.owed();
-    // What the provider never got through is counted; what it did must be there.
-    truth.excuse(untold);
-    let lost = shop.differing(&truth, 30);
-    println!(
-        "{what}: {} notifications, {} got 200, {} attempts retried ({} answers 503), {} without \
-         an answer (not retried), {} never delivered; lost: {} of {} entities",
-        counts.made,
-        counts.delivered,
-        counts.retried,
-        counts.unavailable,
-        counts.unanswered,
-        counts.never,
-        lost.len(),
-        truth.entities.len(),
-    );
-    assert!(lost.is_empty(), "{what}: {lost:?}");
-    assert_eq!(counts.refused, 0, "{what}: answers that are not retried");
-    assert!(counts.delivered > 0, "{what}: {counts:?}");
-    counts
+/// What a run could leave behind in a cluster, or take along: of each kind all names. Helm keeps its
+/// records in Secrets.
+fn inventory(cluster: &Cluster) -> BTreeSet<String> {
+    const CLUSTERWIDE: &str =
+        "namespaces,customresourcedefinitions,clusterroles,clusterrolebindings";
+    let names = |what: &str| cluster.kubectl.fine(&format!("get {what} -o name"));
+    let all = names(CLUSTERWIDE) + &names("secrets,configmaps --namespace=default");
+    all.lines().map(str::to_owned).collect()
 }
