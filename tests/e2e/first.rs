@@ -23,7 +23,7 @@ const IDLE: u64 = 20 * MIB;
 
 /// All that is resident in its process. Most of it are pages of the program, which are on the node
 /// once for all of its receivers and can be read again at any time.
-const RESIDENT: u64 = 22 * MIB;
+const RESIDENT: u64 = 20 * MIB;
 
 /// How often memory is looked at, a second between.
 const SAMPLES: usize = 25;
