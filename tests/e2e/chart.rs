@@ -1,6 +1,8 @@
 //! The chart's other ways: receivers asked through the API server, `helm test`, and an uninstall that
 //! is refused. Oracle: what Helm and the API server say.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::account::Delivery;
@@ -49,12 +51,17 @@ pub fn receivers_are_asked_through_the_api_server(world: &World) {
     shop.close();
 }
 
-/// Has one rate notified, and waits until that is through.
+/// `minInterval` of the shop, and the read itself.
+const READ: Duration = Duration::from_secs(2);
+
+/// Has one rate notified, and waits until it is read: an operator that asks before that says for a
+/// minute that something is left to do.
 fn notify(provider: &Provider<'_>) -> Delivery {
     let before = provider.counts();
     provider.change_a_rate();
     let counts = provider.counts().since(before);
     assert_eq!((counts.made, counts.delivered), (1, 1), "{counts}");
+    std::thread::sleep(READ);
     provider.deliveries().pop().unwrap()
 }
 
