@@ -246,6 +246,17 @@ impl SettingsFile {
             config,
         })
     }
+
+    /// Other settings than these, whose files are there; `None`: they say the same.
+    async fn other(&mut self) -> Result<Option<Self>, String> {
+        let new = Self::open(self.path.clone())?;
+        if new.config == self.config {
+            self.stamp = new.stamp;
+            return Ok(None);
+        }
+        files_are_there(&new.config).await?;
+        Ok(Some(new))
+    }
 }
 
 /// Ends this life when there are other settings; they are left in `next`. Settings that cannot be
@@ -267,27 +278,20 @@ async fn watch(
             continue;
         }
         file.stamp = stamp;
-        let problem = match SettingsFile::open(file.path.clone()) {
-            Ok(new) if new.config != file.config => match files_are_there(&new.config).await {
-                Ok(()) => {
-                    *next.lock().unwrap_or_else(PoisonError::into_inner) = Some(new);
-                    token.cancel();
-                    return Ok(());
-                }
-                Err(problem) => Some(problem),
-            },
-            Ok(new) => {
-                file.stamp = new.stamp;
-                None
+        match file.other().await {
+            Ok(None) => told = None,
+            Ok(Some(new)) => {
+                *next.lock().unwrap_or_else(PoisonError::into_inner) = Some(new);
+                token.cancel();
+                return Ok(());
             }
-            Err(problem) => Some(problem),
-        };
-        if let Some(problem) = &problem
-            && told.as_ref() != Some(problem)
-        {
-            tracing::warn!(%problem, "the settings in use stay");
+            Err(problem) => {
+                if told.as_ref() != Some(&problem) {
+                    tracing::warn!(%problem, "the settings in use stay");
+                }
+                told = Some(problem);
+            }
         }
-        told = problem;
     }
 }
 

@@ -17,7 +17,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::rig::{KEY, Operator, Rig};
+use super::rig::{KEY, Looks, Operator, Rig, within};
 
 /// Answers for all pods of a namespace.
 pub struct Pods {
@@ -123,11 +123,11 @@ pub async fn set(rig: &Rig, name: &str) -> Option<StatefulSet> {
 
 /// The set, once it is there.
 pub async fn until_set(rig: &Rig, name: &str) -> StatefulSet {
-    for _ in 0..1_200 {
+    let mut looks = Looks::default();
+    while looks.again().await {
         if let Some(set) = set(rig, name).await {
             return set;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("no StatefulSet {name} after 60 s");
 }
@@ -182,6 +182,14 @@ pub async fn begun(test: &str) -> Option<(Rig, Arc<Pods>, Operator)> {
     Some((rig, pods, operator))
 }
 
+/// The same with its pod, and all is well.
+pub async fn at_work(test: &str) -> Option<(Rig, Arc<Pods>, Operator)> {
+    let (rig, pods, operator) = begun(test).await?;
+    start_pod(&rig, "shop").await;
+    rig.until("shop", "Ready", "True Ok").await;
+    Some((rig, pods, operator))
+}
+
 fn disabled(rig: &Rig) -> Vec<bool> {
     let rules = rig.rules().into_values();
     rules.map(|rule| rule["disabled"] == json!(true)).collect()
@@ -229,13 +237,11 @@ async fn a_wait_for_receivers_is_given_up_for_a_change() {
     let pull = json!({ "spec": { "receiver": { "imagePullSecrets": [{ "name": "pull" }] } } });
     rig.patch("shop", pull).await;
     let before = set.metadata.generation;
-    for _ in 0..400 {
-        if until_set(&rig, "shop").await.metadata.generation != before {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let now = until_set(&rig, "shop").await;
+    let now = within(20, "the set is another", async || {
+        let now = until_set(&rig, "shop").await;
+        (now.metadata.generation != before).then_some(now)
+    })
+    .await;
     let spec = now.spec.unwrap().template.spec.unwrap();
     assert_eq!(spec.image_pull_secrets.unwrap()[0].name, "pull");
     // And so is one that is deleted.
@@ -273,19 +279,8 @@ async fn a_new_image_is_rolled_out_one_after_the_other() {
     let mut done: BTreeMap<&str, bool> = BTreeMap::new();
     while done.len() < names.len() {
         // Whose turn it is.
-        let mut turn = None;
-        for _ in 0..1_200 {
-            for name in names {
-                if !done.contains_key(name) && has_image(&rig, name, "an-image:2").await {
-                    turn = Some(name);
-                }
-            }
-            if turn.is_some() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        let turn = turn.expect("somebody's turn within 60 s");
+        let left = names.into_iter().filter(|name| !done.contains_key(name));
+        let turn = until_rolled(&rig, &left.collect::<Vec<_>>()).await;
         let waiting = names.iter().filter(|name| **name != turn);
         for name in waiting.filter(|name| !done.contains_key(*name)) {
             assert!(!has_image(&rig, name, "an-image:2").await, "{turn}, {name}");
@@ -332,15 +327,15 @@ async fn a_rollout_outlives_its_operator() {
 
 /// The first of these whose set has the second image.
 pub async fn until_rolled<'a>(rig: &Rig, names: &[&'a str]) -> &'a str {
-    for _ in 0..1_200 {
+    within(60, "it is somebody's turn", async || {
         for name in names {
             if has_image(rig, name, "an-image:2").await {
-                return name;
+                return Some(*name);
             }
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("nobody's turn within 60 s");
+        None
+    })
+    .await
 }
 
 pub async fn has_image(rig: &Rig, name: &str, image: &str) -> bool {

@@ -36,6 +36,7 @@ use super::breaker::{Breaker, BrokenProviders, broken_client};
 /// that the operators need of it.
 pub struct Looks {
     begun: Instant,
+    limit: Duration,
     pause: Duration,
 }
 
@@ -43,18 +44,33 @@ impl Default for Looks {
     fn default() -> Self {
         Self {
             begun: Instant::now(),
+            limit: Duration::from_mins(1),
             pause: Duration::ZERO,
         }
     }
 }
 
+/// Looks for what is to come, for so many seconds at most.
+pub async fn within<T>(seconds: u64, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let mut looks = Looks {
+        limit: Duration::from_secs(seconds),
+        ..Looks::default()
+    };
+    while looks.again().await {
+        if let Some(found) = look().await {
+            return found;
+        }
+    }
+    panic!("not so after {seconds} s: {what}");
+}
+
 impl Looks {
-    /// Waits for the time of the next one; `false` when the minute is over.
+    /// Waits for the time of the next one; `false` when the time is over.
     pub async fn again(&mut self) -> bool {
         tokio::time::sleep(self.pause).await;
         let next = (self.pause * 2).max(Duration::from_millis(25));
         self.pause = next.min(Duration::from_millis(200));
-        self.begun.elapsed() < Duration::from_mins(1)
+        self.begun.elapsed() < self.limit
     }
 }
 
@@ -428,13 +444,7 @@ impl Rig {
 
     /// Waits until something holds.
     pub async fn eventually(&self, what: &str, holds: impl Fn() -> bool) {
-        let mut looks = Looks::default();
-        while looks.again().await {
-            if holds() {
-                return;
-            }
-        }
-        panic!("not so after 60 s: {what}");
+        within(60, what, async || holds().then_some(())).await;
     }
 
     /// The message of a condition.

@@ -1,14 +1,14 @@
 //! Receivers are kept up, or left as they are, whatever happens beside them. Oracle: what the API
 //! server holds.
 
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::{ConfigMap, Secret as KubeSecret};
 use kube::Api;
 use serde_json::json;
 
-use super::receivers::{begun, end_pod, has_image, start_pod, until_rolled, until_set, with_pods};
-use super::rig::{KEY, Rig};
+use super::receivers::{
+    at_work, end_pod, has_image, start_pod, until_rolled, until_set, with_pods,
+};
+use super::rig::{KEY, Rig, within};
 
 /// The settings of a receiver.
 async fn settings(rig: &Rig, name: &str) -> String {
@@ -25,15 +25,12 @@ async fn has_feed_token(rig: &Rig, name: &str) -> bool {
 
 /// Until a pass has said something about the newest spec.
 async fn until_observed(rig: &Rig, name: &str) {
-    for _ in 0..1_200 {
+    within(60, "the newest spec is observed", async || {
         let object = rig.get(name).await.unwrap();
         let observed = object.status.map(|status| status.observed_generation);
-        if observed == object.metadata.generation {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{name}: the newest spec is not observed after 60 s");
+        (observed == object.metadata.generation).then_some(())
+    })
+    .await;
 }
 
 /// A pod that waits to be replaced mounts what its template says: settings that speak of anything
@@ -60,13 +57,10 @@ async fn who_waits_for_a_slot_keeps_its_settings_and_what_it_mounts() {
     end_pod(&rig, turn).await;
     start_pod(&rig, turn).await;
     assert_eq!(until_rolled(&rig, &[other]).await, other);
-    for _ in 0..400 {
-        if !has_feed_token(&rig, other).await {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(!has_feed_token(&rig, other).await);
+    within(20, "its token is gone", async || {
+        (!has_feed_token(&rig, other).await).then_some(())
+    })
+    .await;
     let now = settings(&rig, other).await;
     assert!(now.contains("77") && now != before, "{now}");
     second.stop().await;
@@ -75,11 +69,9 @@ async fn who_waits_for_a_slot_keeps_its_settings_and_what_it_mounts() {
 /// Notifications still come while somebody looks for the right credentials.
 #[tokio::test]
 async fn refused_credentials_do_not_keep_the_receivers_from_following_the_spec() {
-    let Some((rig, _pods, operator)) = begun("refused-upkeep").await else {
+    let Some((rig, _pods, operator)) = at_work("refused-upkeep").await else {
         return;
     };
-    start_pod(&rig, "shop").await;
-    rig.until("shop", "Ready", "True Ok").await;
     let counted = || operator.metrics.encode();
     // Nobody runs receivers for an observer.
     rig.create("observer", |object| {
@@ -104,26 +96,21 @@ async fn refused_credentials_do_not_keep_the_receivers_from_following_the_spec()
         .await;
     let pull = json!({ "spec": { "receiver": { "imagePullSecrets": [{ "name": "pull" }] } } });
     rig.patch("shop", pull).await;
-    for _ in 0..400 {
+    within(20, "the set follows", async || {
         let spec = until_set(&rig, "shop").await.spec.unwrap().template.spec;
-        if spec.unwrap().image_pull_secrets.is_some() {
-            operator.stop().await;
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("the set is as before after 20 s");
+        spec.unwrap().image_pull_secrets
+    })
+    .await;
+    operator.stop().await;
 }
 
 /// A volume that its class cannot grow: the store goes on with the size that it has, and the spec
 /// can be taken back.
 #[tokio::test]
 async fn a_size_that_is_refused_changes_nothing_and_can_be_taken_back() {
-    let Some((rig, _pods, operator)) = begun("size").await else {
+    let Some((rig, _pods, operator)) = at_work("size").await else {
         return;
     };
-    start_pod(&rig, "shop").await;
-    rig.until("shop", "Ready", "True Ok").await;
     let before = settings(&rig, "shop").await;
     let size = |size: &str| json!({ "spec": { "state": { "embedded": { "size": size } } } });
     rig.patch("shop", size("2Gi")).await;
@@ -146,11 +133,9 @@ async fn a_size_that_is_refused_changes_nothing_and_can_be_taken_back() {
 /// A name that is mistyped must not cost the receiver that is there.
 #[tokio::test]
 async fn a_certificate_that_is_not_there_replaces_no_receiver() {
-    let Some((rig, _pods, operator)) = begun("certificate").await else {
+    let Some((rig, _pods, operator)) = at_work("certificate").await else {
         return;
     };
-    start_pod(&rig, "shop").await;
-    rig.until("shop", "Ready", "True Ok").await;
     let before = until_set(&rig, "shop").await.metadata.generation;
     let tls = json!({ "spec": { "receiver": { "tls": { "secretName": "shop-tls" } } } });
     rig.patch("shop", tls).await;
@@ -160,12 +145,10 @@ async fn a_certificate_that_is_not_there_replaces_no_receiver() {
     assert!(message.contains("the Secret shop-tls"), "{message}");
     assert_eq!(until_set(&rig, "shop").await.metadata.generation, before);
     rig.create_keys("shop-tls", KEY).await;
-    for _ in 0..1_200 {
-        if until_set(&rig, "shop").await.metadata.generation != before {
-            operator.stop().await;
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("the set is as before after 60 s");
+    within(60, "the set follows", async || {
+        let now = until_set(&rig, "shop").await.metadata.generation;
+        (now != before).then_some(())
+    })
+    .await;
+    operator.stop().await;
 }

@@ -29,17 +29,23 @@ async fn a_changed_key_is_in_use_within_five_seconds() {
     program.stop().await;
 }
 
+/// A receiver after the first full comparison of its new store, a consumer that has followed, and a
+/// rate.
+async fn compared(pod: &Pod) -> (Program, Consumer, String) {
+    let program = pod.start().await;
+    let mut consumer = Consumer::default();
+    let rate = pod.rate();
+    until_held(pod, &program, &mut consumer, &rate).await;
+    at_rest(&program).await;
+    (program, consumer, rate)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resync_is_done_when_its_number_changes_and_once() {
     let pod = Pod::new().await;
     let key = pod.register().await;
     pod.keys.set([("rate", Some(&format!("{key}\n")))]);
-    let program = pod.start().await;
-    let mut consumer = Consumer::default();
-    let rate = pod.rate();
-    // The first full comparison of a new store.
-    until_held(&pod, &program, &mut consumer, &rate).await;
-    at_rest(&program).await;
+    let (program, mut consumer, rate) = compared(&pod).await;
     silently(&pod, &rate);
     pod.keys.set([("resyncs", Some(r#"{"Rate":1}"#))]);
     until_held(&pod, &program, &mut consumer, &rate).await;
@@ -67,11 +73,7 @@ async fn a_resync_is_done_when_its_number_changes_and_once() {
 #[tokio::test]
 async fn a_resync_can_be_asked_for_by_hand() {
     let pod = Pod::new().await;
-    let program = pod.start().await;
-    let mut consumer = Consumer::default();
-    let rate = pod.rate();
-    until_held(&pod, &program, &mut consumer, &rate).await;
-    at_rest(&program).await;
+    let (program, mut consumer, rate) = compared(&pod).await;
     silently(&pod, &rate);
     let (status, answer) = program.post("/resync").await;
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
